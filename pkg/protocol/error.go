@@ -1,0 +1,100 @@
+package protocol
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Code is a stable name for something that went wrong. Codes are part of the
+// interface: docs/errors.md lists each with its cause and the way out.
+type Code string
+
+// Codes that visitors see, in [HeaderError].
+const (
+	BadRequest      Code = "bad_request"
+	NameUnknown     Code = "name_unknown"
+	WrongHost       Code = "wrong_host"
+	URITooLong      Code = "uri_too_long"
+	HeadersTooLarge Code = "headers_too_large"
+	Overloaded      Code = "overloaded"
+	ClientOffline   Code = "client_offline"
+	SessionLost     Code = "session_lost"
+	AppRefused      Code = "app_refused"
+	AppBadResponse  Code = "app_bad_response"
+	AppTimeout      Code = "app_timeout"
+)
+
+// Codes that clients see, in a [Refusal] or on the control stream.
+const (
+	Unauthorized       Code = "unauthorized"
+	UpgradeRequired    Code = "upgrade_required"
+	NotFound           Code = "not_found"
+	NameTaken          Code = "name_taken"
+	NameInvalid        Code = "name_invalid"
+	KindUnsupported    Code = "kind_unsupported"
+	TooManySessions    Code = "too_many_sessions"
+	TooManyNames       Code = "too_many_names"
+	Draining           Code = "draining"
+	SessionTaken       Code = "session_taken"
+	SessionFenced      Code = "session_fenced"
+	TokenRevoked       Code = "token_revoked"
+	VersionUnsupported Code = "version_unsupported"
+	ProtocolViolation  Code = "protocol_violation"
+)
+
+// Error is an error with a stable code, its cause and the way out.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`        // the cause, one sentence
+	Hint    string `json:"hint,omitempty"` // what to do about it, one sentence
+}
+
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return fmt.Sprintf("%s (%s)", e.Message, e.Code)
+	}
+	return fmt.Sprintf("%s (%s): %s", e.Message, e.Code, e.Hint)
+}
+
+// Is makes errors.Is(err, &Error{Code: c}) true for every error with code c.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// Refusal is the JSON body of a refused upgrade: {"error":{"code":…}}.
+type Refusal struct {
+	Error *Error `json:"error"`
+}
+
+// Status returns the HTTP status (RFC 9110, section 15) that goes with c, and
+// 500 for a code that it does not know.
+func (c Code) Status() int {
+	switch c {
+	case BadRequest, NameInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported:
+		return http.StatusBadRequest
+	case Unauthorized, TokenRevoked:
+		return http.StatusUnauthorized
+	case NameUnknown, NotFound:
+		return http.StatusNotFound
+	case NameTaken, SessionTaken, SessionFenced:
+		return http.StatusConflict
+	case URITooLong:
+		return http.StatusRequestURITooLong
+	case WrongHost:
+		return http.StatusMisdirectedRequest
+	case UpgradeRequired:
+		return http.StatusUpgradeRequired
+	case TooManyNames:
+		return http.StatusTooManyRequests
+	case HeadersTooLarge:
+		return http.StatusRequestHeaderFieldsTooLarge
+	case SessionLost, AppRefused, AppBadResponse:
+		return http.StatusBadGateway
+	case AppTimeout:
+		return http.StatusGatewayTimeout
+	case ClientOffline, Overloaded, Draining, TooManySessions:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}

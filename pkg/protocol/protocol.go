@@ -1,0 +1,71 @@
+// Package protocol is the wire of the tunnel: its messages, their codec, its
+// error codes and versions. Reading this comment is reading the whole flow.
+//
+// # The upgrade
+//
+// A client makes up a random session id and asks the server's own host for
+//
+//	GET /.well-known/tunnel/SESSION HTTP/1.1
+//	Connection: Upgrade
+//	Upgrade: tunnel.v1
+//	Authorization: Bearer TOKEN
+//
+// and the server answers 101 with the same Upgrade token. With
+// "Upgrade: websocket" and "Sec-WebSocket-Protocol: tunnel.v1" the bytes
+// travel in binary WebSocket messages instead. A refusal is a plain HTTP
+// status with a JSON body, see [Refusal]; nothing has been upgraded then.
+//
+// # The reversal
+//
+// After the 101 the connection carries yamux. The client is the yamux client
+// (its stream ids are odd) and opens one stream, the control stream, on which
+// both send length-prefixed JSON, see [Message]: first hello and welcome, then
+// bind and bound for every name, and later drain or bye. The server opens
+// every other stream. A stream that a client opens beside the control stream
+// ends its session.
+//
+// From here on the roles are reversed: each stream that the server opens is
+// one HTTP/1.1 connection on which the server is the HTTP client and the
+// tunnel client is the HTTP server, one request at a time, kept for the next.
+// The requests of the route's visitors come as they are; a session that bound
+// more than one name finds the name in [HeaderRoute].
+//
+// # Liveness
+//
+// Both ends send a yamux ping when nothing arrived for a while. Every received
+// byte counts as life; a peer that is silent for too long is given up.
+//
+// # Versions
+//
+// An unknown message, and an unknown field of a known one, is ignored. A hello
+// names the versions that the client speaks; the welcome names the one chosen.
+package protocol
+
+// The versions of the control messages that this package speaks.
+const (
+	Version    = 1
+	MinVersion = 1
+)
+
+const (
+	// Upgrade is the token of the Upgrade header field (RFC 9110, section 7.8)
+	// and of Sec-WebSocket-Protocol (RFC 6455, section 11.5).
+	Upgrade = "tunnel.v1"
+
+	// PathPrefix is what comes before SESSION in the request that upgrades.
+	PathPrefix = "/.well-known/tunnel/"
+
+	// HeaderError carries a [Code] in each response that the tunnel itself made.
+	HeaderError = "Tunnel-Error"
+
+	// HeaderRoute carries the route's name to a session that bound several.
+	HeaderRoute = "Tunnel-Route"
+)
+
+// Kind is what a route carries.
+type Kind string
+
+// The kinds of routes.
+const (
+	KindHTTP Kind = "http"
+)
