@@ -1,0 +1,80 @@
+// Package mux carries many streams over one connection. It is the waist of the
+// system: everything above it sees a [Session] and its streams, everything
+// below it is a net.Conn.
+//
+// It runs on go-yamux and talks to every yamux of the hashicorp line. What it
+// adds: a silent peer is given up (any received byte is life, see
+// [Config.KeepAlive]); a dead session is never a clean end (its streams read
+// [ErrClosed], never io.EOF); and Close on a stream whose end was not read does
+// not leave the peer's writer blocked.
+package mux
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// Session is one connection with many streams. Its methods may be called from
+// many goroutines.
+type Session interface {
+	// Open opens a stream. It waits while too many opened streams have not been
+	// accepted by the peer. The error is ctx's, or wraps [ErrClosed].
+	Open(ctx context.Context) (Stream, error)
+	// Accept waits for a stream that the peer opens, until the session ends:
+	// the error wraps [ErrClosed].
+	Accept() (Stream, error)
+	// Ping measures one round trip. The error is ctx's, wraps [ErrClosed], or is
+	// os.ErrDeadlineExceeded where no answer came for a minute.
+	Ping(ctx context.Context) (time.Duration, error)
+	// Close ends the session at once: streams that are open read and write
+	// [ErrClosed], at the peer too, and what was written last may never be sent.
+	// Who needs that it arrives waits for the peer's answer first. Closing twice
+	// is fine.
+	Close() error
+	// Done is closed when the session has ended, for whatever reason.
+	Done() <-chan struct{}
+	// Err says why the session ended, and is nil while it lives. It wraps
+	// [ErrClosed], and [ErrSilent] where the peer was given up.
+	Err() error
+	// RemoteAddr is the address of the connection's other end.
+	RemoteAddr() net.Addr
+}
+
+// Stream is one of the streams of a session: a net.Conn with half-close, where
+// an end and an abort stay different things.
+type Stream interface {
+	net.Conn
+	// CloseWrite ends the writing side: the peer reads io.EOF after what was
+	// written. Reading goes on.
+	CloseWrite() error
+	// Reset aborts both directions: the peer reads and writes an error, never
+	// io.EOF, even where data is still on the way.
+	Reset() error
+}
+
+// Errors of a session and its streams; each is wrapped with its cause.
+var (
+	// ErrClosed says that the session has ended.
+	ErrClosed = errors.New("session closed")
+	// ErrSilent says that the peer was given up: nothing came for Config.DeadAfter.
+	ErrSilent = errors.New("peer is silent")
+	// ErrReset says that a stream was aborted, by either end.
+	ErrReset = errors.New("stream reset")
+)
+
+// Config tunes a session. The zero value is good for both ends.
+type Config struct {
+	// KeepAlive is how often a ping is sent, shortened by up to a fifth at
+	// random. Default 15 s, below the 60 s at which proxies on the way cut idle
+	// connections. Negative switches the pings and DeadAfter off.
+	KeepAlive time.Duration
+	// DeadAfter is how long nothing may arrive before the peer is given up.
+	// Default 40 s, so that it is noticed within 45. Less than KeepAlive and a
+	// round trip gives up peers that are well.
+	DeadAfter time.Duration
+	// MaxStreams is how many streams the peer may have open at once; one more
+	// is reset. Default 16,384.
+	MaxStreams int
+}
