@@ -1,0 +1,196 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/net/idna"
+
+	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/server"
+)
+
+// flags are those of serve. Each has an environment variable of its name.
+func flags() []cli.Flag {
+	str := func(name, value, usage string) cli.Flag {
+		return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+	}
+	span := func(name string, value time.Duration, usage string) cli.Flag {
+		return &cli.DurationFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+	}
+	number := func(name string, value int, usage string) cli.Flag {
+		return &cli.IntFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+	}
+	return []cli.Flag{
+		str("listen", "127.0.0.1:8080", "`ADDR` for visitors and clients"),
+		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
+		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
+		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
+		str("token-file", "", "`FILE` with one token a line, # comments; clients must show one of them"),
+		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
+		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
+		span("hold", time.Minute, "how long a dropped client's names stay its own"),
+		span("park", 10*time.Second, "how long a request waits for a client that is reconnecting"),
+		number("max-header-bytes", 64<<10, "of a request, then 431"),
+		number("max-uri-bytes", 16<<10, "of a request, then 414"),
+		span("header-timeout", 10*time.Second, "to send a request's header"),
+		span("idle-timeout", 2*time.Minute, "after which an idle visitor's connection is closed"),
+		number("max-sessions", 10_000, "clients connected at once, then 503"),
+		number("max-requests", 10_000, "concurrent requests of one session, then 503"),
+		str("log-format", "text", "text or json"),
+		str("log-level", "info", "debug, info, warn or error"),
+	}
+}
+
+func env(flag string) []string {
+	return []string{"TUNNEL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+}
+
+// configure makes the server's configuration of the flags.
+func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
+	config := server.Config{
+		Listen:         c.String("listen"),
+		Grace:          c.Duration("grace"),
+		Hold:           c.Duration("hold"),
+		Park:           c.Duration("park"),
+		MaxHeaderBytes: c.Int("max-header-bytes"),
+		MaxURIBytes:    c.Int("max-uri-bytes"),
+		HeaderTimeout:  c.Duration("header-timeout"),
+		IdleTimeout:    c.Duration("idle-timeout"),
+		MaxSessions:    c.Int("max-sessions"),
+		MaxRequests:    c.Int("max-requests"),
+		Agent:          "tunnel-server/" + version(),
+	}
+	if err := positive(c); err != nil {
+		return config, err
+	}
+	var err error
+	if config.Log, err = logger(c, stderr); err != nil {
+		return config, err
+	}
+	if config.Domain, err = domain(c.String("domain")); err != nil {
+		return config, err
+	}
+	if config.PublicURL, err = publicURL(c.String("public-url")); err != nil {
+		return config, err
+	}
+	if config.Trusted, err = prefixes(c.String("trusted-proxies")); err != nil {
+		return config, err
+	}
+	config.Auth, err = authenticator(c, config.Log)
+	return config, err
+}
+
+// positive refuses limits that would let nothing through.
+func positive(c *cli.Context) error {
+	for _, name := range []string{"max-header-bytes", "max-uri-bytes", "max-sessions", "max-requests"} {
+		if c.Int(name) <= 0 {
+			return fmt.Errorf("--%s %d lets nothing through: give a number above 0", name, c.Int(name))
+		}
+	}
+	for _, name := range []string{"grace", "hold", "park", "header-timeout", "idle-timeout"} {
+		if c.Duration(name) < 0 {
+			return fmt.Errorf("--%s %s is negative", name, c.Duration(name))
+		}
+	}
+	return nil
+}
+
+func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", c.String("log-level"))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch c.String("log-format") {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: use text or json", c.String("log-format"))
+}
+
+func domain(s string) (string, error) {
+	ascii, err := idna.Lookup.ToASCII(strings.ToLower(strings.TrimSuffix(s, ".")))
+	if err != nil || ascii == "" || strings.ContainsAny(ascii, ":/@ ") {
+		return "", fmt.Errorf("--domain %q is not a domain name: give one such as tunnel.example.com, without scheme and port", s)
+	}
+	if _, err := netip.ParseAddr(ascii); err == nil {
+		return "", fmt.Errorf("--domain %q is an address: names need a domain to stand before, such as localhost", s)
+	}
+	return ascii, nil
+}
+
+func publicURL(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery != "" {
+		return nil, fmt.Errorf("--public-url %q is not http://HOST[:PORT] or https://HOST[:PORT]", s)
+	}
+	return u, nil
+}
+
+func prefixes(list string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for one := range strings.SplitSeq(list, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(one)
+		if err != nil {
+			a, aerr := netip.ParseAddr(one)
+			if aerr != nil {
+				return nil, fmt.Errorf("--trusted-proxies: %q is not an address or CIDR such as 10.0.0.0/8", one)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
+}
+
+// authenticator decides who may connect. Without tokens the door is open on a
+// loopback address only, unless --anonymous says otherwise (S12).
+func authenticator(c *cli.Context, log *slog.Logger) (auth.Authenticator, error) {
+	// An empty value is a variable that was not filled in, not a wish for no tokens.
+	if c.IsSet("token-file") {
+		if c.Bool("anonymous") {
+			return nil, errors.New("--token-file and --anonymous exclude each other: choose who may connect")
+		}
+		tokens, err := auth.OpenTokens(c.String("token-file"), log)
+		if err != nil {
+			return nil, err
+		}
+		return tokens, nil
+	}
+	if !c.Bool("anonymous") {
+		if !loopback(c.String("listen")) {
+			return nil, fmt.Errorf("--listen %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", c.String("listen"))
+		}
+		log.Warn("no --token-file: every client is let in, from this machine only as the address is a loopback one")
+	}
+	return auth.Anonymous{}, nil
+}
+
+func loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}

@@ -1,0 +1,108 @@
+// Command tunnel-server is the public side of the tunnel: visitors and clients
+// reach it, and it passes the visitors' requests on to the clients.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/server"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// After the first signal the next one has its usual effect: it ends the process.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// Exit codes.
+const (
+	exitRuntime = 1
+	exitUsage   = 2
+)
+
+// usageError is one of flags and configuration.
+type usageError struct{ error }
+
+// run is the whole command. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := &cli.App{
+		Name:            "tunnel-server",
+		Usage:           "the public side of a reverse tunnel",
+		Version:         version(),
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		HideHelpCommand: true,
+		Commands: []*cli.Command{{
+			Name: "serve", Usage: "serve visitors and clients (the default)",
+			Flags: flags(), Action: serve(stderr), HideHelpCommand: true,
+			OnUsageError: onUsageError,
+		}},
+		Action: func(c *cli.Context) error {
+			return usageError{fmt.Errorf("unknown command %q (see tunnel-server --help)", c.Args().First())}
+		},
+		OnUsageError:   onUsageError,
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+	err := app.RunContext(ctx, withDefault(args))
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "tunnel-server:", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	return exitRuntime
+}
+
+// withDefault makes serve the command where none is named, so that its flags
+// stand in one place only.
+func withDefault(args []string) []string {
+	if len(args) > 1 {
+		switch first := args[1]; {
+		case !strings.HasPrefix(first, "-"), first == "-h", first == "--help", first == "-v", first == "--version":
+			return args
+		}
+	}
+	return slices.Insert(slices.Clone(args), 1, "serve")
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error {
+	return usageError{fmt.Errorf("%w (see tunnel-server serve --help)", err)}
+}
+
+func serve(stderr io.Writer) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.Args().Present() {
+			return usageError{fmt.Errorf("unknown argument %q (see tunnel-server serve --help)", c.Args().First())}
+		}
+		config, err := configure(c, stderr)
+		if err != nil {
+			return usageError{err}
+		}
+		s, err := server.New(config)
+		if err != nil {
+			return err
+		}
+		return s.Run(c.Context)
+	}
+}
+
+// version is the module's, as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,258 @@
+// Package edge is the public side: it takes visitors' requests, finds the route
+// by the host name, and passes each on to the route's client. What is rewritten
+// on the way is rewritten here, so that a client may pass bytes on unseen.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/upstream"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// HTTP is the handler of everything that arrives on the public HTTP listener.
+type HTTP struct {
+	Registry registry.Registry
+	// Own answers requests to the server's own host.
+	Own http.Handler
+	// Domain is the parent of the public names, NAME.Domain: a host name in lower
+	// case, international labels as A-labels.
+	Domain string
+	// Public is where visitors find the server when it sits behind another proxy;
+	// its host is the server's own too. Nil: visitors come straight to it.
+	Public *url.URL
+	// Trusted are the proxies whose X-Forwarded-* fields are believed.
+	Trusted []netip.Prefix
+	// Park is how long a request waits for a client that dropped and may be
+	// reconnecting. 0: not at all.
+	Park time.Duration
+	// MaxURI and MaxHeader bound the request target and the header section, in
+	// bytes; a field counts as name + value + 4. 0: no bound but the parser's.
+	MaxURI, MaxHeader int
+	// Log gets one line a request at debug level, and why requests failed. Nil
+	// discards.
+	Log *slog.Logger
+}
+
+// notSentRetry is how long a request waits before it looks again for a route
+// whose session has just ended, until the registry has heard of it.
+const notSentRetry = 5 * time.Millisecond
+
+func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := h.visit(r)
+	if h.Log != nil && h.Log.Enabled(r.Context(), slog.LevelDebug) {
+		t := &proxy.Tally{ResponseWriter: w}
+		defer h.logAccess(t, r, v, time.Now())
+		w = t
+	}
+	if code := h.refuse(r, v); code != "" {
+		h.fail(w, r, code)
+		return
+	}
+	name, own, ok := h.resolve(v.host)
+	switch {
+	case !ok:
+		h.fail(w, r, protocol.WrongHost)
+	case own:
+		h.Own.ServeHTTP(w, r)
+	default:
+		h.serveRoute(w, r, v, name)
+	}
+}
+
+// refuse checks what every request must keep to.
+func (h *HTTP) refuse(r *http.Request, v *visit) protocol.Code {
+	hosts := r.Header["Host"] // of HTTP/2, beside :authority
+	switch {
+	case h.MaxURI > 0 && len(r.RequestURI) > h.MaxURI:
+		return protocol.URITooLong
+	case h.MaxHeader > 0 && headerSize(r) > h.MaxHeader:
+		return protocol.HeadersTooLarge
+	case r.Method == http.MethodConnect, v.target == "":
+		// They would make the tunnel a proxy to wherever the visitor likes (S2, S18).
+		return protocol.BadRequest
+	case len(hosts) > 1, len(hosts) == 1 && hosts[0] != r.Host:
+		return protocol.BadRequest // RFC 9113, section 8.3.1
+	case r.URL.Host != "" && r.URL.Host != r.Host:
+		return protocol.WrongHost
+	}
+	return ""
+}
+
+// headerSize is what R25 counts. Each announced trailer becomes a field.
+func headerSize(r *http.Request) int {
+	size := len("Host") + len(r.Host) + 4
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + 4
+		}
+	}
+	for name := range r.Trailer {
+		size += len("Trailer") + len(name) + 4
+	}
+	return size
+}
+
+// serveRoute passes the request on, and waits at most Park in all for a client
+// that is away.
+func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name string) {
+	ctx := r.Context()
+	var parked <-chan time.Time
+	for {
+		route, err := h.Registry.Lookup(ctx, name)
+		if err == nil {
+			err = h.forward(w, r, v, route)
+			if err == nil {
+				return
+			}
+		}
+		again := h.again(err)
+		if again == nil {
+			h.answer(w, r, name, err)
+			return
+		}
+		if parked == nil {
+			t := time.NewTimer(h.Park)
+			defer t.Stop()
+			parked = t.C
+		}
+		select {
+		case <-again:
+		case <-parked:
+			h.answer(w, r, name, err)
+			return
+		case <-ctx.Done():
+			panic(http.ErrAbortHandler) // nobody is left to be answered
+		}
+	}
+}
+
+// again says when it is worth to look the route up once more, or nil: not.
+func (h *HTTP) again(err error) <-chan struct{} {
+	var offline *registry.OfflineError
+	switch {
+	case h.Park <= 0:
+		return nil
+	case errors.As(err, &offline):
+		return offline.Changed
+	case errors.Is(err, context.Canceled):
+		return nil
+	case errors.Is(err, upstream.ErrNotSent):
+		soon := make(chan struct{})
+		time.AfterFunc(notSentRetry, func() { close(soon) })
+		return soon
+	}
+	return nil
+}
+
+// forward is hop 4 of a request: through route.HTTP, rewritten as the route
+// asks. The error is one of nothing written.
+func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *registry.Route) error {
+	if route.HTTP == nil {
+		return registry.ErrUnknown
+	}
+	conn := lingerOf(r)
+	cutShort := false // an answer whose end is the connection's end
+	err := proxy.Forward(w, r, route.HTTP, proxy.Options{
+		Request: func(out *http.Request) {
+			out.RequestURI = v.target
+			setForwarded(out.Header, v)
+			if v.strip(out.Trailer); out.ContentLength < 0 {
+				out.Body = &trailers{out.Body, v, out}
+			}
+			rewriteRequest(out, v, route.Policy)
+		},
+		Response: func(res *http.Response) error {
+			if codes := res.Header[protocol.HeaderError]; len(codes) > 0 {
+				return &clientError{code: protocol.Code(codes[0])}
+			}
+			rewriteResponse(res, r, v, route.Policy)
+			if conn != nil && !r.ProtoAtLeast(1, 1) && res.ContentLength < 0 && res.StatusCode >= 200 {
+				// Should this process be killed, the end must not look clean (R1).
+				conn.SetLinger(0)
+				cutShort = true
+			}
+			return nil
+		},
+		Abort: func(err error) {
+			if conn != nil {
+				conn.SetLinger(0)
+			}
+			level := slog.LevelInfo
+			if r.Context().Err() != nil {
+				level = slog.LevelDebug // it was the visitor who left
+			}
+			h.log().Log(r.Context(), level, "response cut off", "name", route.Name, "err", brief(err))
+		},
+	})
+	if err == nil && cutShort {
+		http.NewResponseController(w).Flush()
+		conn.SetLinger(-1)
+	}
+	return err
+}
+
+// clientError is an answer that the client made, not the local app.
+type clientError struct{ code protocol.Code }
+
+func (e *clientError) Error() string { return fmt.Sprintf("client answered %q", e.code) }
+
+// answer tells the visitor what went wrong.
+func (h *HTTP) answer(w http.ResponseWriter, r *http.Request, name string, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	code := codeOf(err)
+	level := slog.LevelInfo
+	if code == protocol.NameUnknown {
+		level = slog.LevelDebug // whoever scans for names would fill the log
+	}
+	h.log().Log(r.Context(), level, "request failed", "name", name, "code", string(code), "err", brief(err))
+	h.fail(w, r, code)
+}
+
+// brief is err's text for the log. It may quote what a client sent, which has no
+// other bound.
+func brief(err error) string { return fmt.Sprintf("%.300s", err.Error()) }
+
+func codeOf(err error) protocol.Code {
+	var offline *registry.OfflineError
+	var client *clientError
+	switch {
+	case errors.Is(err, registry.ErrUnknown):
+		return protocol.NameUnknown
+	case errors.As(err, &offline), errors.Is(err, upstream.ErrNotSent):
+		return protocol.ClientOffline
+	case errors.As(err, &client):
+		switch client.code {
+		case protocol.AppRefused, protocol.AppTimeout, protocol.AppBadResponse, protocol.Overloaded, protocol.BadRequest:
+			return client.code
+		}
+		return protocol.AppBadResponse
+	case errors.Is(err, upstream.ErrOverloaded):
+		return protocol.Overloaded
+	case errors.Is(err, upstream.ErrSessionLost):
+		return protocol.SessionLost
+	case errors.Is(err, proxy.ErrRequestBody), errors.Is(err, proxy.ErrInvalidRequest):
+		return protocol.BadRequest
+	case errors.Is(err, proxy.ErrHeaderTimeout):
+		return protocol.AppTimeout
+	}
+	return protocol.AppBadResponse
+}
+
+func (h *HTTP) log() *slog.Logger {
+	if h.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return h.Log
+}

@@ -1,0 +1,105 @@
+package edge
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/revtun/tunnel/internal/policy"
+)
+
+// origin is whose URLs they are (RFC 6454).
+type origin struct {
+	scheme string // "": either
+	host   string // host[:port]
+}
+
+// rewriteRequest makes the local app see itself called directly.
+func rewriteRequest(out *http.Request, v *visit, p *policy.Policy) {
+	out.Host = v.host
+	if !p.Rewrites() {
+		return
+	}
+	out.Host = p.Host
+	public := origin{host: v.host}
+	if v.scheme == "https" {
+		// A page that came without TLS, from whoever was on its way, is foreign. The
+		// other way round, a proxy may not have said that there is TLS.
+		public.scheme = "https"
+	}
+	// WebDAV names its target by URL (RFC 4918, section 10.3).
+	for _, name := range []string{"Origin", "Referer", "Destination"} {
+		replaceOrigin(out.Header, name, public, origin{p.Scheme, p.Host})
+	}
+}
+
+// rewriteResponse turns what the local app says of itself back to the public
+// name. It may have been told by X-Forwarded-Proto of another scheme than its own.
+func rewriteResponse(res *http.Response, r *http.Request, v *visit, p *policy.Policy) {
+	if !p.Rewrites() {
+		return
+	}
+	local, public := origin{host: p.Host}, origin{v.scheme, v.host}
+	replaceOrigin(res.Header, "Location", local, public)
+	replaceOrigin(res.Header, "Content-Location", local, public)
+	// A page may truly be of the local origin; then it is that which is allowed.
+	const allow = "Access-Control-Allow-Origin"
+	if !slices.Equal(res.Header[allow], r.Header["Origin"]) {
+		replaceOrigin(res.Header, allow, local, public)
+	}
+	domain, _ := canonical(v.host)
+	for i, c := range res.Header["Set-Cookie"] {
+		res.Header["Set-Cookie"][i] = replaceDomain(c, hostname(p.Host), domain)
+	}
+}
+
+// replaceOrigin makes the URLs of a field that are from's to's. Others, and
+// relative ones, stay.
+func replaceOrigin(h http.Header, name string, from, to origin) {
+	for i, value := range h[name] {
+		scheme, rest, _ := strings.Cut(value, "//")
+		switch strings.ToLower(scheme) {
+		case "http:":
+			scheme = "http"
+		case "https:":
+			scheme = "https"
+		case "":
+			scheme = to.scheme // of the page that shows it
+		default:
+			continue
+		}
+		end := strings.IndexAny(rest, "/?#")
+		if end < 0 {
+			end = len(rest)
+		}
+		if sameHost(rest[:end], from.host, scheme) && (from.scheme == "" || from.scheme == scheme) {
+			h[name][i] = to.scheme + "://" + to.host + rest[end:]
+		}
+	}
+}
+
+// sameHost compares two host[:port], where the port of scheme may be missing.
+func sameHost(a, b, scheme string) bool {
+	port := ":80"
+	if strings.EqualFold(scheme, "https") {
+		port = ":443"
+	}
+	return strings.EqualFold(a, b) || strings.EqualFold(strings.TrimSuffix(a, port), strings.TrimSuffix(b, port))
+}
+
+// replaceDomain changes the Domain attribute of a Set-Cookie value (RFC 6265,
+// section 4.1.2.3) where it is from, or a parent of it.
+func replaceDomain(cookie, from, to string) string {
+	parts := strings.Split(cookie, ";")
+	for i, part := range parts[1:] {
+		name, value, ok := strings.Cut(part, "=")
+		if !ok || !strings.EqualFold(strings.TrimSpace(name), "Domain") {
+			continue
+		}
+		domain := strings.TrimPrefix(strings.TrimSpace(value), ".")
+		if domain != "" && strings.HasSuffix("."+strings.ToLower(from), "."+strings.ToLower(domain)) {
+			parts[i+1] = name + "=" + to
+		}
+	}
+	return strings.Join(parts, ";")
+}

@@ -1,0 +1,226 @@
+package edge
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// visit is what is known of a request from outside: where it came from, and
+// where the visitor believes to be.
+type visit struct {
+	remote  netip.Addr // of the connection; invalid where it has none
+	trusted bool       // remote is a proxy that is believed
+	scheme  string     // "http" or "https", as the visitor sees it
+	host    string     // host[:port], as the visitor sent it
+	target  string     // path and query, as the visitor sent them, or "*"; "": not valid
+}
+
+func (h *HTTP) visit(r *http.Request) *visit {
+	v := &visit{scheme: "http", host: r.Host, target: target(r)}
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		v.remote = ap.Addr().Unmap().WithZone("")
+	}
+	for _, p := range h.Trusted {
+		if p.Contains(v.remote) {
+			v.trusted = true
+			break
+		}
+	}
+	if r.TLS != nil {
+		v.scheme = "https"
+	} else if h.Public != nil {
+		v.scheme = h.Public.Scheme
+	}
+	if v.trusted {
+		switch lastOf(r.Header["X-Forwarded-Proto"]) {
+		case "http", "ws": // Traefik says ws and wss of WebSockets
+			v.scheme = "http"
+		case "https", "wss":
+			v.scheme = "https"
+		}
+		if f := lastOf(r.Header["X-Forwarded-Host"]); f != "" {
+			v.host = f
+		}
+	}
+	return v
+}
+
+// lastOf returns the last member of a list-based field: what the nearest proxy
+// said.
+func lastOf(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	v := values[len(values)-1]
+	return strings.ToLower(strings.TrimSpace(v[strings.LastIndexByte(v, ',')+1:]))
+}
+
+// resolve leads from a host to a route's name, or to the server itself. ok is
+// false where it is neither.
+func (h *HTTP) resolve(host string) (name string, own, ok bool) {
+	host, ok = canonical(host)
+	if !ok {
+		return "", false, false
+	}
+	if h.own(host) {
+		return "", true, true
+	}
+	label, found := strings.CutSuffix(host, "."+h.Domain)
+	if !found || protocol.CheckName(label) != nil {
+		return "", false, false
+	}
+	return label, false, true
+}
+
+// own reports whether a canonical host is the server's own.
+func (h *HTTP) own(host string) bool {
+	if host == h.Domain || host == "localhost" {
+		return true
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	if h.Public == nil {
+		return false
+	}
+	public, ok := canonical(h.Public.Host)
+	return ok && host == public
+}
+
+// canonical returns the one form of a host that all its spellings share: without
+// port and trailing dot, in lower case (S5). An international name comes as its
+// A-label (RFC 5890, section 2.3.2.1): a host that is not ASCII is none.
+func canonical(host string) (string, bool) {
+	if rest, ok := strings.CutPrefix(host, "["); ok {
+		literal, port, ok := strings.Cut(rest, "]")
+		a, err := netip.ParseAddr(literal)
+		return literal, ok && portOrNothing(port) && err == nil && a.Is6()
+	}
+	if i := strings.IndexByte(host, ':'); i >= 0 {
+		if !portOrNothing(host[i:]) {
+			return "", false
+		}
+		host = host[:i]
+	}
+	for _, c := range []byte(host) {
+		if c >= 0x80 {
+			return "", false // ToLower would make "k" of the Kelvin sign
+		}
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host, host != ""
+}
+
+// portOrNothing reports whether s is "" or ":" and digits.
+func portOrNothing(s string) bool {
+	if s == "" {
+		return true
+	}
+	if s[0] != ':' {
+		return false
+	}
+	for _, c := range []byte(s[1:]) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// target returns the request target as the local app would have seen it: in
+// origin-form or "*" (RFC 9112, section 3.2), or "" where it is neither.
+func target(r *http.Request) string {
+	uri := r.RequestURI
+	if r.URL.Host != "" { // absolute-form
+		_, rest, _ := strings.Cut(uri, "://")
+		i := strings.IndexAny(rest, "/?")
+		switch {
+		case i < 0:
+			return "/"
+		case rest[i] == '?':
+			return "/" + rest[i:]
+		}
+		return rest[i:]
+	}
+	// What is left are forms that one parser takes for a path and the next one for
+	// an address, such as "http:/path".
+	if uri != "*" && !strings.HasPrefix(uri, "/") {
+		return ""
+	}
+	return uri
+}
+
+// setForwarded makes the forwarding fields ours: whatever a visitor sent under
+// such a name is gone, unless a trusted proxy sent it (S3, S4).
+func setForwarded(header http.Header, v *visit) {
+	v.strip(header)
+	if v.remote.IsValid() {
+		client := v.remote.String()
+		if prior := header["X-Forwarded-For"]; len(prior) > 0 {
+			client = strings.Join(prior, ", ") + ", " + client
+		}
+		header["X-Forwarded-For"] = []string{client}
+	}
+	header["X-Forwarded-Host"] = []string{v.host}
+	header["X-Forwarded-Proto"] = []string{v.scheme}
+}
+
+// strip removes the fields that are not the visitor's to send.
+func (v *visit) strip(header http.Header) {
+	for name := range header {
+		if ours(name, v.trusted) {
+			delete(header, name)
+		}
+	}
+}
+
+// ours reports whether a field by this name is not a visitor's to send. A
+// trusted proxy may send the forwarding fields, in their right spelling.
+func ours(name string, trusted bool) bool {
+	// To a CGI-like app every other character looks like the hyphen.
+	spelled := strings.Map(func(c rune) rune {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
+			return c
+		}
+		return '-'
+	}, name)
+	if spelled != name {
+		spelled = http.CanonicalHeaderKey(spelled)
+	}
+	switch {
+	case strings.HasPrefix(spelled, "Tunnel-"):
+		return true
+	case strings.HasPrefix(spelled, "X-Forwarded"), spelled == "Forwarded", spelled == "X-Real-Ip":
+		return !trusted || spelled != name
+	}
+	return false
+}
+
+// trailers is the body of a request whose trailers may hold what strip removes:
+// there are servers that take them for header fields.
+type trailers struct {
+	io.ReadCloser
+	visit *visit
+	out   *http.Request
+}
+
+func (t *trailers) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err == io.EOF {
+		t.visit.strip(t.out.Trailer)
+	}
+	return n, err
+}
+
+// hostname returns a host without its port, as it is spelled.
+func hostname(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.Trim(host, "[]")
+}

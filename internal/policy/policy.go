@@ -1,0 +1,15 @@
+// Package policy says what a route's owner wants done to its requests on the
+// way: for now, whose origin the local app believes in. The edge carries it
+// out, so that a client which only passes bytes on is enough.
+package policy
+
+// Policy belongs to a route and is never changed after the route was bound. A
+// nil Policy, and its zero value, leave requests and answers as they are.
+type Policy struct {
+	// Scheme and Host are the origin (RFC 6454) by which the local app is called.
+	// With an empty Host nothing is rewritten.
+	Scheme, Host string
+}
+
+// Rewrites reports whether requests and answers are to be rewritten.
+func (p *Policy) Rewrites() bool { return p != nil && p.Host != "" }

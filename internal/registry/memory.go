@@ -1,0 +1,158 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// defaultProbe is how long the owner of a live name waits for it.
+const defaultProbe = 3 * time.Second
+
+// Memory is a [Registry] in this process's memory: its names and holds end
+// with the process. The zero value is ready to use. What it keeps is one entry
+// for each name that is bound or held; a hold that has passed keeps nothing.
+type Memory struct {
+	// Probe is how long Bind waits for Route.Alive before it takes silence for
+	// an answer. Default 3 s.
+	Probe time.Duration
+
+	mu    sync.RWMutex // guards the following
+	names map[string]*entry
+}
+
+// entry is who has a name. It is never changed: a name that changes its state
+// gets another entry, so that an entry still found in Memory.names is as it was.
+type entry struct {
+	route *Route // where held, no more than the name and whose it is
+	held  *hold  // nil while bound
+}
+
+// hold keeps a name for its owner.
+type hold struct {
+	until   time.Time
+	timer   *time.Timer
+	changed chan struct{} // closed when the hold is over, for whatever reason
+}
+
+// Bind implements [Registry]. It asks Route.Alive once at most: where the dead
+// route's name went to a live one meanwhile, that one keeps it.
+func (m *Memory) Bind(ctx context.Context, r *Route) (Release, error) {
+	var dead *entry
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("bind %s: %w", r.Name, err)
+		}
+		release, living := m.claim(r, dead)
+		if release != nil {
+			return release, nil
+		}
+		if living == nil || dead != nil || m.alive(ctx, living.route) {
+			return nil, fmt.Errorf("bind %s: %w", r.Name, ErrTaken)
+		}
+		dead = living
+	}
+}
+
+// claim gives r its name where that is free, r's owner's, or bound by dead.
+// Otherwise release is nil, and living is the entry whose route r's owner may
+// ask for a sign of life, if it is one.
+func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.names[r.Name]
+	switch {
+	case e == nil:
+	case e.route.Owner != r.Owner:
+		return nil, nil
+	case e.held != nil:
+		e.held.end()
+	case e != dead:
+		return nil, e
+	}
+	if m.names == nil {
+		m.names = make(map[string]*entry)
+	}
+	bound := &entry{route: r}
+	m.names[r.Name] = bound
+	return func(d time.Duration) { m.release(bound, d) }, nil
+}
+
+// alive asks r for a sign of life. What it says counts only while ctx lasts.
+func (m *Memory) alive(ctx context.Context, r *Route) bool {
+	if r.Alive == nil {
+		return true
+	}
+	probe := m.Probe
+	if probe <= 0 {
+		probe = defaultProbe
+	}
+	ctx, cancel := context.WithTimeout(ctx, probe)
+	defer cancel()
+	return r.Alive(ctx)
+}
+
+func (m *Memory) release(bound *entry, d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := bound.route.Name
+	if m.names[name] != bound {
+		return
+	}
+	if d <= 0 {
+		delete(m.names, name)
+		return
+	}
+	h := &hold{until: time.Now().Add(d), changed: make(chan struct{})}
+	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Kind: bound.route.Kind}, held: h}
+	// The timer counts monotonic time: a clock that is set moves no hold.
+	h.timer = time.AfterFunc(d, func() { m.expire(held) })
+	m.names[name] = held
+}
+
+func (m *Memory) expire(held *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.names[held.route.Name] == held {
+		delete(m.names, held.route.Name)
+		held.held.end()
+	}
+}
+
+func (h *hold) end() {
+	h.timer.Stop()
+	close(h.changed)
+}
+
+// Lookup implements [Registry]. It does not look at ctx: it never waits.
+func (m *Memory) Lookup(_ context.Context, name string) (*Route, error) {
+	m.mu.RLock()
+	e := m.names[name]
+	m.mu.RUnlock()
+	switch {
+	case e == nil:
+		return nil, fmt.Errorf("lookup %s: %w", name, ErrUnknown)
+	case e.held != nil:
+		return nil, &OfflineError{Name: name, Changed: e.held.changed}
+	}
+	return e.route, nil
+}
+
+// List implements [Registry]. Its error is always nil.
+func (m *Memory) List(context.Context) ([]Info, error) {
+	m.mu.RLock()
+	infos := make([]Info, 0, len(m.names))
+	for name, e := range m.names {
+		info := Info{Name: name, Owner: e.route.Owner, Kind: e.route.Kind, Online: e.held == nil}
+		if e.held != nil {
+			info.HeldUntil = e.held.until
+		}
+		infos = append(infos, info)
+	}
+	m.mu.RUnlock()
+	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	return infos, nil
+}

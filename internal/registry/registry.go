@@ -1,0 +1,76 @@
+// Package registry leads from a public name to the route that reaches its
+// client. A [Route] is the one way to reach a client, whatever transport it
+// came by; a cluster is one more [Registry].
+package registry
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/revtun/tunnel/internal/policy"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// Registry knows which names are claimed and by which route. Its methods may be
+// called from many goroutines.
+type Registry interface {
+	// Bind claims r.Name for r. It replaces a name that is free, whose hold has
+	// passed, or which is held for r.Owner. A name that is bound to the same owner
+	// is replaced only where the old route's Alive says that its client is gone.
+	// Otherwise the error wraps [ErrTaken]; a cancelled ctx is its error.
+	Bind(ctx context.Context, r *Route) (Release, error)
+	// Lookup returns the route of name. The error wraps [ErrUnknown], or is an
+	// [*OfflineError] while the name is held for a client that dropped. It does
+	// not wait.
+	Lookup(ctx context.Context, name string) (*Route, error)
+	// List returns what is bound or held, sorted by name.
+	List(ctx context.Context) ([]Info, error)
+}
+
+// Release gives a name back. It stays its owner's for hold; with 0 it is free
+// at once. Only the first call counts, and one that comes after the name went
+// to another route changes nothing.
+type Release func(hold time.Duration)
+
+// Route is a name and the way to reach its client. It is never changed once
+// bound.
+type Route struct {
+	Name   string
+	Owner  string // who may take the name over: an auth.Identity's ID
+	Kind   protocol.Kind
+	Policy *policy.Policy
+	// HTTP sends a request to the client; nil where it takes none.
+	HTTP http.RoundTripper
+	// Dial opens a raw stream to the client; nil where it takes none.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Alive asks the client for a sign of life, until ctx ends; nil: it is alive.
+	Alive func(ctx context.Context) bool
+}
+
+// Info is what List tells of a name.
+type Info struct {
+	Name, Owner string
+	Kind        protocol.Kind
+	Online      bool
+	HeldUntil   time.Time // the zero time while online
+}
+
+// Errors of a registry.
+var (
+	// ErrUnknown says that nobody claims the name.
+	ErrUnknown = errors.New("name is not claimed")
+	// ErrTaken says that the name is another's, or alive.
+	ErrTaken = errors.New("name is taken")
+)
+
+// OfflineError says that the name's client dropped and may come back.
+type OfflineError struct {
+	Name string
+	// Changed is closed when the name is bound again, or free.
+	Changed <-chan struct{}
+}
+
+func (e *OfflineError) Error() string { return "client of " + e.Name + " is offline" }

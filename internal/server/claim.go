@@ -1,0 +1,129 @@
+package server
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+
+	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/policy"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// claim binds the name that b asks for, or a random one. The error is a
+// *protocol.Error or the registry's.
+func (s *session) claim(b *protocol.Bind) (string, error) {
+	if b.Kind != "" && b.Kind != protocol.KindHTTP {
+		return "", &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
+	}
+	p, err := policyOf(b.Upstream)
+	if err != nil {
+		return "", err
+	}
+	if b.Name != "" {
+		if err := protocol.CheckName(b.Name); err != nil {
+			return "", err
+		}
+		return b.Name, s.claimName(b.Name, p)
+	}
+	for range 10 {
+		name := randomName()
+		err = s.claimName(name, p)
+		if !errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
+			return name, err
+		}
+	}
+	return "", err
+}
+
+// policyOf checks what the client said of its local app.
+func policyOf(u *protocol.Upstream) (*policy.Policy, error) {
+	if u == nil {
+		return nil, nil
+	}
+	bad := u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(u.Host) > 255
+	if bad || strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/?#@\"<>`, r) }) {
+		return nil, &protocol.Error{Code: protocol.ProtocolViolation, Message: "the upstream of a bind is not http or https and a host"}
+	}
+	return &policy.Policy{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// claimName binds one name and keeps its release, unless the session ended
+// meanwhile.
+func (s *session) claimName(name string, p *policy.Policy) error {
+	s.mu.Lock()
+	release, mine := s.names[name]
+	n := len(s.names)
+	s.mu.Unlock()
+	switch {
+	case mine && release != nil:
+		return &protocol.Error{Code: protocol.NameTaken, Message: "this session has the name " + name + " already"}
+	case n >= s.server.c.MaxNames:
+		return &protocol.Error{Code: protocol.TooManyNames, Message: "this session has as many names as it may"}
+	}
+	release, err := s.server.c.Registry.Bind(context.Background(), &registry.Route{
+		Name: name, Owner: s.owner, Kind: protocol.KindHTTP, Policy: p,
+		HTTP:  s.pool.Route(name),
+		Alive: func(ctx context.Context) bool { _, err := s.mux.Ping(ctx); return err == nil },
+	})
+	if err != nil {
+		s.pool.Drop()
+		if errors.Is(err, registry.ErrTaken) {
+			return &protocol.Error{
+				Code: protocol.NameTaken, Message: "the name " + name + " is taken",
+				Hint: "choose another with --name, or stop the client that has it",
+			}
+		}
+		return err
+	}
+	s.mu.Lock()
+	if !s.ended {
+		s.names[name] = release
+		release = nil
+	}
+	s.mu.Unlock()
+	if release != nil {
+		release(0)
+		return &protocol.Error{Code: protocol.Draining, Message: "the session has ended"}
+	}
+	return nil
+}
+
+// resumer makes and checks the secrets with which a session's next connection
+// takes over. They are sealed rather than kept: a session that was lost long ago
+// costs nothing, and a restart of the server makes all of them void.
+type resumer struct{ key [32]byte }
+
+const nonceSize = 16
+
+// check returns the secret for the welcome, and to whom the session's names
+// belong: to the identity, or, where no token was shown, to who has the secret.
+func (r *resumer) check(shown, session string, id auth.Identity) (secret, owner string, resumed bool) {
+	var nonce [nonceSize]byte
+	if raw, err := base64.RawURLEncoding.DecodeString(shown); err == nil && len(raw) == nonceSize+sha256.Size {
+		copy(nonce[:], raw)
+		resumed = hmac.Equal(raw[nonceSize:], r.seal(nonce, session, id))
+	}
+	if !resumed {
+		rand.Read(nonce[:])
+	}
+	secret = base64.RawURLEncoding.EncodeToString(append(nonce[:], r.seal(nonce, session, id)...))
+	owner = id.ID
+	if id.OfSession() {
+		owner = "session:" + hex.EncodeToString(nonce[:])
+	}
+	return secret, owner, resumed
+}
+
+func (r *resumer) seal(nonce [nonceSize]byte, session string, id auth.Identity) []byte {
+	m := hmac.New(sha256.New, r.key[:])
+	m.Write(nonce[:])
+	m.Write([]byte(session + "\x00" + id.ID))
+	return m.Sum(nil)
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	_ "embed"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+//go:embed start.html
+var startPage string
+
+// own is the handler of the server's own host.
+func (s *Server) own() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		io.WriteString(w, startPage)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "ok\n")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ok\n")
+	})
+	mux.HandleFunc(protocol.PathPrefix+"{session}", s.upgrade)
+	return mux
+}
+
+// upgrade takes a client's session: hop by hop what package protocol tells.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	refuse := func(e *protocol.Error) {
+		s.log.Info("session refused", "remote", r.RemoteAddr, "code", string(e.Code), "err", e.Message)
+		transport.Refuse(w, e)
+	}
+	id := r.PathValue("session")
+	if !validSession(id) {
+		refuse(&protocol.Error{Code: protocol.BadRequest, Message: "the session id is not 16 to 128 letters, digits, - and _"})
+		return
+	}
+	if s.draining.Load() {
+		refuse(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"})
+		return
+	}
+	identity, err := s.c.Auth.Authenticate(bearer(r), id)
+	if err != nil {
+		refuse(asError(err, protocol.Unauthorized))
+		return
+	}
+	if !s.room(id) {
+		refuse(&protocol.Error{Code: protocol.TooManySessions, Message: "the server has as many clients as it takes", Hint: "try again later, or raise --max-sessions on the server"})
+		return
+	}
+	conn, kind, err := transport.Accept(w, r)
+	if err != nil {
+		if e, ok := err.(*protocol.Error); ok {
+			refuse(e)
+			return
+		}
+		s.log.Info("session failed", "remote", r.RemoteAddr, "err", err)
+		return
+	}
+	one := &session{server: s, id: id, identity: identity, log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
+	// The handler returns: net/http frees what it held for the request.
+	s.running.Go(func() { one.run(conn) })
+}
+
+// room reports whether one more session may come. One that is there may come
+// back.
+func (s *Server) room(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions) < s.c.MaxSessions || s.sessions[id] != nil
+}
+
+// bearer returns the token of RFC 6750, section 2.1, or "".
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func validSession(id string) bool {
+	if len(id) < 16 || len(id) > 128 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// short is enough of a session id to tell sessions apart in a log.
+func short(id string) string { return id[:8] }

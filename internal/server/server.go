@@ -1,0 +1,218 @@
+// Package server runs a tunnel server: it takes clients' sessions, claims names
+// for them in the registry, and starts and stops the edge that visitors reach
+// them by. Begin reading at [Server.Run].
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// Config says how a server runs. Durations of 0 are their defaults where one is
+// named, and off where not.
+type Config struct {
+	// Listen is the address for visitors and clients. Default 127.0.0.1:8080.
+	Listen string
+	// Domain is the parent of the public names. Default "localhost".
+	Domain string
+	// PublicURL is where visitors find the server, if not at Listen: scheme, host
+	// and port. Nil: http, and the port of Listen.
+	PublicURL *url.URL
+	// Trusted are the proxies whose X-Forwarded-* fields are believed.
+	Trusted []netip.Prefix
+
+	// Auth decides who may connect. Needed.
+	Auth auth.Authenticator
+	// Registry keeps the names. Default: in memory.
+	Registry registry.Registry
+
+	// Grace is how long Run, when its context ended, lets finish what is under way.
+	Grace time.Duration
+	// Hold is how long a dropped client's names stay its own.
+	Hold time.Duration
+	// Park is how long a request waits for a client that dropped.
+	Park time.Duration
+
+	MaxHeaderBytes int           // of a request; default 64 KiB
+	MaxURIBytes    int           // default 16 KiB
+	HeaderTimeout  time.Duration // to send a request's header
+	IdleTimeout    time.Duration // between two requests of a visitor's connection
+	MaxSessions    int           // clients connected at once; default 10,000
+	MaxRequests    int           // under way on one session; default 10,000
+	MaxNames       int           // of one session; default 100
+
+	Agent string       // says "tunnel-server/VERSION" to clients
+	Log   *slog.Logger // nil discards
+}
+
+// Server is one node. Make it with [New].
+type Server struct {
+	c        Config
+	log      *slog.Logger
+	listener net.Listener
+	edge     *edge.HTTP
+	http     *http.Server
+	port     string // of the public URLs
+	resume   resumer
+	draining atomic.Bool
+
+	mu       sync.Mutex
+	sessions map[string]*session // by SESSION
+	running  sync.WaitGroup      // sessions
+}
+
+// New makes a server that listens, and serves once [Server.Run] is called. The
+// error is of the configuration or of listening.
+func New(c Config) (*Server, error) {
+	if c.Auth == nil {
+		return nil, errors.New("server: Config.Auth is needed")
+	}
+	setDefault(&c.Listen, "127.0.0.1:8080")
+	setDefault(&c.Domain, "localhost")
+	setDefault(&c.MaxHeaderBytes, 64<<10)
+	setDefault(&c.MaxURIBytes, 16<<10)
+	setDefault(&c.MaxSessions, 10_000)
+	setDefault(&c.MaxNames, 100)
+	if c.Registry == nil {
+		c.Registry = &registry.Memory{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session)}
+	rand.Read(s.resume.key[:])
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.listener = l
+	_, s.port, _ = net.SplitHostPort(l.Addr().String())
+	s.edge = &edge.HTTP{
+		Registry: c.Registry, Own: s.own(), Domain: c.Domain, Public: c.PublicURL, Trusted: c.Trusted,
+		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Log: c.Log,
+	}
+	s.http = s.edge.Server(edge.Limits{HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout})
+	return s, nil
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends, then drains: it takes no new session, tells the
+// clients to go, and lets what is under way finish for Config.Grace at most.
+// When it returns, everything that it started has ended. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	s.log.Info("listening", "addr", s.Addr().String(), "domain", s.c.Domain, "url", s.publicURL(s.c.Domain))
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+
+	watching, stopWatching := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	if w, ok := s.c.Auth.(watcher); ok {
+		watch.Go(func() { w.Run(watching, s.endRevoked) })
+	}
+	defer watch.Wait()
+	defer stopWatching()
+
+	select {
+	case err := <-served:
+		s.end()
+		return fmt.Errorf("server: %w", err)
+	case <-ctx.Done():
+	}
+	return s.drain()
+}
+
+// watcher is an authenticator that notices when tokens are taken away.
+type watcher interface {
+	Run(ctx context.Context, changed func()) error
+}
+
+// drain lets what is under way finish, and ends.
+func (s *Server) drain() error {
+	s.log.Info("draining", "grace", s.c.Grace)
+	s.draining.Store(true)
+	for _, one := range s.all() {
+		s.running.Go(func() {
+			one.send(&protocol.Message{Drain: &protocol.Drain{Reason: "the server is shutting down"}})
+		})
+	}
+	grace, cancel := context.WithTimeout(context.Background(), s.c.Grace)
+	defer cancel()
+	err := s.http.Shutdown(grace)
+	if err != nil {
+		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
+		s.http.Close()
+	}
+	s.end()
+	s.log.Info("stopped")
+	return nil
+}
+
+// end ends all sessions and waits for them.
+func (s *Server) end() {
+	s.draining.Store(true)
+	for _, one := range s.all() {
+		one.end(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"}, s.c.Hold)
+	}
+	s.running.Wait()
+}
+
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*session, 0, len(s.sessions))
+	for _, one := range s.sessions {
+		all = append(all, one)
+	}
+	return all
+}
+
+// endRevoked ends the sessions whose token was taken away (R41).
+func (s *Server) endRevoked() {
+	for _, one := range s.all() {
+		if !s.c.Auth.Valid(one.identity) {
+			one.end(&protocol.Error{
+				Code: protocol.TokenRevoked, Message: "the token of this session was taken away",
+				Hint: "ask the server's operator for a new one",
+			}, 0)
+		}
+	}
+}
+
+// publicURL is where visitors find host.
+func (s *Server) publicURL(host string) string {
+	scheme, port, standard := "http", s.port, "80"
+	if p := s.c.PublicURL; p != nil {
+		scheme, port = p.Scheme, p.Port()
+	}
+	if scheme == "https" {
+		standard = "443"
+	}
+	if port == "" || port == standard {
+		return scheme + "://" + host
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,270 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/upstream"
+	"github.com/revtun/tunnel/pkg/mux"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+const (
+	// handshakeTime is how long a client may take from its upgrade to its hello.
+	handshakeTime = 10 * time.Second
+	// farewellTime is how long a client may take to close after bye.
+	farewellTime = time.Second
+	// drainTime bounds the wait for a draining client's requests; the client has a
+	// shorter limit of its own.
+	drainTime = 10 * time.Minute
+)
+
+// session is one client's connection on the server.
+type session struct {
+	server   *Server
+	id       string
+	identity auth.Identity
+	owner    string // to whom its names belong
+	log      *slog.Logger
+	mux      mux.Session
+	pool     *upstream.Pool
+
+	writing sync.Mutex // one message at a time
+	control mux.Stream
+
+	mu    sync.Mutex
+	ended bool
+	names map[string]registry.Release
+}
+
+// run serves conn until the session has ended.
+func (s *session) run(conn net.Conn) {
+	m, err := mux.Server(conn, mux.Config{MaxStreams: 64}) // one is used; more end the session
+	if err != nil {
+		s.log.Error("session failed", "err", err)
+		return
+	}
+	defer m.Close()
+	s.mux = m
+	s.names = make(map[string]registry.Release)
+	defer s.server.forget(s)
+	timer := time.AfterFunc(handshakeTime, func() { m.Close() })
+	if err := s.handshake(); err != nil {
+		timer.Stop()
+		s.log.Info("session failed", "err", err)
+		s.farewell(asError(err, protocol.ProtocolViolation))
+		return
+	}
+	timer.Stop()
+	s.log.Info("session started", "owner", s.owner)
+	s.server.running.Go(s.refuseStreams)
+	err = s.serve()
+	s.drop(s.server.c.Hold)
+	s.log.Info("session ended", "err", firstOf(m.Err(), err))
+	s.farewell(asError(err, protocol.ProtocolViolation))
+}
+
+// firstOf returns the first error that says anything.
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handshake reads the hello, fences an older connection of the session, and
+// answers welcome.
+func (s *session) handshake() error {
+	control, err := s.mux.Accept()
+	if err != nil {
+		return err
+	}
+	s.control = control
+	m, err := protocol.Read(control)
+	if err != nil {
+		return err
+	}
+	if m.Hello == nil {
+		return &protocol.Error{Code: protocol.ProtocolViolation, Message: "the first message is not a hello"}
+	}
+	if !slices.Contains(m.Hello.Versions, protocol.Version) {
+		return &protocol.Error{
+			Code: protocol.VersionUnsupported, Message: "this server speaks version 1 of the control messages only",
+			Hint: "use a tunnel-client of the server's version or a neighbouring one",
+		}
+	}
+	s.pool = upstream.NewPool(s.mux, s.server.c.MaxRequests)
+	secret, owner, resumed := s.server.resume.check(m.Hello.Resume, s.id, s.identity)
+	s.owner = owner
+	if err := s.server.admit(s, resumed); err != nil {
+		return err
+	}
+	return s.send(&protocol.Message{Welcome: &protocol.Welcome{
+		Version: protocol.Version, Agent: s.server.c.Agent, Resume: secret, Resumed: resumed,
+	}})
+}
+
+// admit makes one the connection of its SESSION. An older one is fenced where
+// the client proved to be the same: its names are held when admit returns (R32).
+func (s *Server) admit(one *session, resumed bool) error {
+	s.mu.Lock()
+	old := s.sessions[one.id]
+	switch {
+	case s.draining.Load():
+		s.mu.Unlock()
+		return &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"}
+	case old != nil && !resumed:
+		s.mu.Unlock()
+		return &protocol.Error{Code: protocol.SessionTaken, Message: "this session has a connection", Hint: "use another session id"}
+	}
+	s.sessions[one.id] = one
+	s.mu.Unlock()
+	if old != nil {
+		old.end(&protocol.Error{Code: protocol.SessionFenced, Message: "a newer connection of this session took over"}, s.c.Hold)
+	}
+	return nil
+}
+
+// forget takes one out, unless a newer connection has its place.
+func (s *Server) forget(one *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[one.id] == one {
+		delete(s.sessions, one.id)
+	}
+}
+
+// refuseStreams ends the session when the client opens a stream beside the
+// control stream.
+func (s *session) refuseStreams() {
+	if _, err := s.mux.Accept(); err == nil {
+		s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
+	}
+}
+
+// serve answers the client's messages until the control stream ends. The error
+// is nil where the client said bye.
+func (s *session) serve() error {
+	for {
+		m, err := protocol.Read(s.control)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the control stream ended without bye")
+			}
+			return err
+		}
+		switch {
+		case m.Bind != nil:
+			err = s.send(&protocol.Message{Bound: s.bind(m.Bind)})
+		case m.Unbind != nil:
+			s.unbind(m.Unbind.Name)
+		case m.Drain != nil:
+			s.drop(0)
+			s.server.running.Go(s.drained)
+		case m.Bye != nil:
+			s.drop(0)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// bind claims a name.
+func (s *session) bind(b *protocol.Bind) *protocol.Bound {
+	name, err := s.claim(b)
+	if err != nil {
+		e := asError(err, protocol.NameTaken)
+		s.log.Info("name refused", "name", b.Name, "code", string(e.Code))
+		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
+	}
+	url := s.server.publicURL(name + "." + s.server.c.Domain)
+	s.log.Info("name bound", "name", name, "url", url)
+	return &protocol.Bound{ID: b.ID, Name: name, URL: url}
+}
+
+func (s *session) unbind(name string) {
+	s.mu.Lock()
+	release := s.names[name]
+	delete(s.names, name)
+	s.mu.Unlock()
+	if release != nil {
+		release(0)
+		s.pool.Drop()
+	}
+}
+
+// drained tells a draining client that no request will come any more.
+func (s *session) drained() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if s.pool.Drain(ctx) == nil {
+		s.send(&protocol.Message{Drained: &protocol.Drained{}})
+	}
+}
+
+// drop gives all names back and claims no more. The first call counts.
+func (s *session) drop(hold time.Duration) {
+	s.mu.Lock()
+	names := s.names
+	s.names, s.ended = nil, true
+	s.mu.Unlock()
+	for _, release := range names {
+		release(hold)
+	}
+}
+
+// end ends the session for a reason. Its names are given back when it returns;
+// the client is told in the background.
+func (s *session) end(reason *protocol.Error, hold time.Duration) {
+	s.drop(hold)
+	s.log.Info("ending session", "code", string(reason.Code))
+	s.server.running.Go(func() { s.farewell(reason) })
+}
+
+// farewell says bye, with the reason if there is one, and closes. The client is
+// given a moment to read it.
+func (s *session) farewell(reason *protocol.Error) {
+	defer s.mux.Close()
+	// A client that does not read holds the message up, and whoever writes before.
+	defer time.AfterFunc(2*farewellTime, func() { s.mux.Close() }).Stop()
+	if s.control == nil || s.send(&protocol.Message{Bye: &protocol.Bye{Error: reason}}) != nil {
+		return
+	}
+	select {
+	case <-s.mux.Done():
+	case <-time.After(farewellTime):
+	}
+}
+
+// send writes one control message. It may wait as long as the session lives: on
+// a slow link much may be queued before it.
+func (s *session) send(m *protocol.Message) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return protocol.Write(s.control, m)
+}
+
+// asError returns the protocol.Error in err, or one with code for it; nil for
+// nil.
+func asError(err error, code protocol.Code) *protocol.Error {
+	var e *protocol.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		return e
+	}
+	return &protocol.Error{Code: code, Message: err.Error()}
+}
