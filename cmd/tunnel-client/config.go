@@ -1,0 +1,191 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+// config is what http was told.
+type config struct {
+	target   forward.Target
+	forward  forward.Options
+	client   *tunnel.Client
+	listen   tunnel.Options
+	hasToken bool // the user named one
+
+	json      bool
+	urlFile   string
+	logFormat string
+	log       *slog.Logger
+}
+
+// configure reads flags, environment and the files that they name.
+func configure(c *cli.Context, stderr io.Writer) (*config, error) {
+	f := &config{json: c.Bool("json"), urlFile: c.String("url-file"), logFormat: text(c, "log-format")}
+	var err error
+	if f.log, err = logger(c, stderr); err != nil {
+		return nil, err
+	}
+	if f.target, err = target(c.Args().Slice()); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"app-timeout", "grace"} {
+		if c.Duration(name) < 0 {
+			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
+		}
+	}
+	f.forward = forward.Options{Insecure: c.Bool("insecure-upstream"), Timeout: c.Duration("app-timeout"), Log: f.log}
+	f.listen = tunnel.Options{Name: c.String("name"), Retry: c.Bool("retry")}
+	if f.listen.Name != "" {
+		if err := protocol.CheckName(f.listen.Name); err != nil {
+			return nil, fmt.Errorf("--name: %w", err)
+		}
+	}
+	if f.listen.Upstream, err = upstream(text(c, "host-header"), f.target); err != nil {
+		return nil, err
+	}
+	if f.client, err = client(c); err != nil {
+		return nil, err
+	}
+	f.client.Log = f.log
+	f.hasToken = f.client.Token != ""
+	return f, nil
+}
+
+// client is the way to the server. What it is told of server and transport is
+// checked when it listens.
+func client(c *cli.Context) (*tunnel.Client, error) {
+	t := &tunnel.Client{
+		Server:    text(c, "server"),
+		Transport: tunnel.Transport(text(c, "transport")),
+		Grace:     c.Duration("grace"),
+		Agent:     "tunnel-client/" + c.App.Version,
+	}
+	if t.Grace == 0 {
+		t.Grace = -1 // not the default
+	}
+	var err error
+	if t.Token, err = token(c); err != nil {
+		return nil, err
+	}
+	if proxy := c.String("proxy"); proxy != "" {
+		if t.Proxy, err = tunnel.FixedProxy(proxy); err != nil {
+			return nil, fmt.Errorf("--proxy: %w", err)
+		}
+	}
+	if file := c.String("ca"); file != "" {
+		if t.TLS, err = trust(file); err != nil {
+			return nil, fmt.Errorf("--ca: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// text is the value of a flag that has a default. An empty one is a variable
+// that was not filled in.
+func text(c *cli.Context, name string) string {
+	if s := c.String(name); s != "" {
+		return s
+	}
+	for _, f := range httpFlags() {
+		if s, ok := f.(*cli.StringFlag); ok && s.Name == name {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(text(c, "log-level"))); err != nil {
+		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", c.String("log-level"))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch format := text(c, "log-format"); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	default:
+		return nil, fmt.Errorf("--log-format %q: use text or json", format)
+	}
+}
+
+func target(args []string) (forward.Target, error) {
+	switch len(args) {
+	case 0:
+		return forward.Target{}, errors.New("http needs a TARGET, the local app: tunnel-client http 3000 (see tunnel-client http --help)")
+	case 1:
+		return forward.ParseTarget(args[0])
+	}
+	return forward.Target{}, fmt.Errorf("http takes one TARGET, and there are %d: %s", len(args), strings.Join(args, " "))
+}
+
+// upstream is what the server rewrites requests to: the app's own origin, none,
+// or the one that the user chose.
+func upstream(hostHeader string, t forward.Target) (*protocol.Upstream, error) {
+	switch hostHeader {
+	case "rewrite":
+		return &protocol.Upstream{Scheme: t.OriginScheme(), Host: t.Host}, nil
+	case "preserve":
+		return nil, nil
+	}
+	u, err := url.Parse("http://" + hostHeader)
+	if err != nil || u.Host != hostHeader || u.Hostname() == "" || len(hostHeader) > 255 || printable(hostHeader) != hostHeader {
+		return nil, fmt.Errorf("--host-header %q: use rewrite, preserve, or a host[:port]", hostHeader)
+	}
+	return &protocol.Upstream{Scheme: t.OriginScheme(), Host: hostHeader}, nil
+}
+
+// trust is the system's roots and the certificates in file.
+func trust(file string) (*tls.Config, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a system without roots
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate: it is to be PEM, with BEGIN CERTIFICATE", file)
+	}
+	return &tls.Config{RootCAs: roots}, nil
+}
+
+// exposesToken reports whether a token would cross a network in the clear.
+func (c *config) exposesToken() bool {
+	u, err := url.Parse(c.client.Server)
+	return err == nil && c.hasToken && u.Scheme == "http" && !loopback(u.Hostname())
+}
+
+func loopback(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// appTime is how long the local app may take to be noticed at the start.
+const appTime = 2 * time.Second
+
+// dialer is for that alone.
+func dialer() *net.Dialer { return &net.Dialer{Timeout: appTime} }

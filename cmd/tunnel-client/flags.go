@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
+
+	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+const httpDescription = `TARGET is the local app: 3000, host:port, http://host, https://host, h2c://host (HTTP/2
+without TLS, for gRPC) or unix:/path. Options may stand before and after it.
+
+Without --name the public name is a random one that is kept for the server, this directory
+and TARGET; with a token from --token-file or TUNNEL_TOKEN it is the token's, without one
+this machine's and user's. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where
+the system keeps such things.
+
+The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.
+
+Exit codes: 0 clean, 1 runtime, 2 usage or configuration, 3 authentication, 4 name taken,
+5 server unreachable at the first attempt.`
+
+// httpFlags are those of http. Each has an environment variable of its name.
+func httpFlags() []cli.Flag {
+	str := func(name, value, shown, usage string) cli.Flag {
+		return &cli.StringFlag{Name: name, Value: value, DefaultText: shown, Usage: usage, EnvVars: env(name)}
+	}
+	span := func(name string, value time.Duration, usage string) cli.Flag {
+		return &cli.DurationFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+	}
+	yes := func(name, usage string) cli.Flag {
+		return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
+	}
+	return []cli.Flag{
+		str("server", tunnel.DefaultServer, "", "`URL` of the tunnel server"),
+		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
+		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
+		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
+		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto, which tries both"),
+		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
+		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),
+		yes("insecure-upstream", "accept any certificate of an https TARGET"),
+		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
+		span("grace", 30*time.Second, "`TIME` that requests under way may take to finish at the end"),
+		yes("retry", "keep trying where the server cannot be reached at first"),
+		yes("json", "print one JSON object a line for each change of the connection, the first when it is ready"),
+		str("url-file", "", "none", "`FILE` to write the public URL to when it is ready, removed at the end"),
+		str("log-format", "text", "", "`FORMAT` of the log: text or json"),
+		str("log-level", "info", "", "`LEVEL` of the log: debug (with a line a request), info, warn or error"),
+	}
+}
+
+func env(flag string) []string {
+	return []string{"TUNNEL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+}
+
+// flagsFirst moves the flags of http before its TARGET. Package cli takes all
+// that follows an argument for arguments, and "http 3000 --name demo" is how
+// people write.
+func flagsFirst(args []string) []string {
+	at := slices.IndexFunc(args[1:], func(a string) bool { return !strings.HasPrefix(a, "-") }) + 2
+	if at < 2 || args[at-1] != "http" {
+		return args
+	}
+	ordered := slices.Clone(args[:at])
+	var rest []string
+	for tail := args[at:]; len(tail) > 0; {
+		one := tail[0]
+		tail = tail[1:]
+		switch {
+		case one == "--":
+			rest, tail = append(rest, tail...), nil
+		case one == "--help", one == "-h":
+			return append(args[:at:at], one) // package cli would look for help on TARGET
+		case len(one) < 2 || one[0] != '-':
+			rest = append(rest, one)
+		case !takesValue(one):
+			ordered = append(ordered, one)
+		case len(tail) == 0:
+			return append(ordered, one) // "--" would be its value
+		default:
+			ordered = append(ordered, one, tail[0])
+			tail = tail[1:]
+		}
+	}
+	return append(append(ordered, "--"), rest...)
+}
+
+// takesValue reports whether the next argument is flag's value.
+func takesValue(flag string) bool {
+	name := strings.TrimLeft(flag, "-") // with "=" it is nobody's name
+	for _, f := range httpFlags() {
+		if slices.Contains(f.Names(), name) {
+			_, boolean := f.(*cli.BoolFlag)
+			return !boolean
+		}
+	}
+	return false
+}
+
+// onUsageError makes package cli's errors ours.
+func onUsageError(c *cli.Context, err error, subcommand bool) error {
+	// It writes flags as package flag does.
+	text := strings.NewReplacer("defined: -", "defined: --", "argument: -", "argument: --", "for flag -", "for flag --").Replace(err.Error())
+	help := "tunnel-client --help"
+	if subcommand {
+		help = "tunnel-client " + c.Command.Name + " --help"
+	}
+	hint := "see " + help
+	if _, name, ok := strings.Cut(text, "not defined: --"); ok {
+		if near := nearest(names(c.Command.Flags), name); near != "" {
+			hint = "did you mean --" + near + "? " + hint
+		}
+		if !subcommand && slices.Contains(names(httpFlags()), name) {
+			hint = "options stand behind the command: tunnel-client http --" + name
+		}
+	}
+	return usageError{fmt.Errorf("%s: %s", text, hint)}
+}
+
+func names(flags []cli.Flag) []string {
+	var all []string
+	for _, f := range flags {
+		all = append(all, f.Names()...)
+	}
+	return all
+}
+
+// nearest returns the one of words that given may be a slip of, or "".
+func nearest(words []string, given string) string {
+	best, least := "", 3 // letters to change
+	for _, w := range words {
+		if d := smetrics.WagnerFischer(w, given, 1, 1, 1); d < least && d < len(w) {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// looksLikeTarget reports whether a word where a command should be is what http
+// takes.
+func looksLikeTarget(word string) bool {
+	_, err := forward.ParseTarget(word)
+	return err == nil
+}

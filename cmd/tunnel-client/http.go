@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+// expose is the command http: it claims a name and serves it with the local app
+// until a signal comes, ctx ends or the server says no.
+func (p process) expose(ctx context.Context, c *config) error {
+	drain, end, stop := p.watch(ctx)
+	defer stop()
+	var file *urlFile
+	if c.urlFile != "" {
+		var err error
+		if file, err = newURLFile(c.urlFile); err != nil {
+			return usageError{err}
+		}
+		defer file.remove()
+	}
+	if c.exposesToken() {
+		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
+	}
+	var inFlight atomic.Int64
+	out := newOutput(p, c)
+	c.client.Events = func(e tunnel.Event) {
+		change := newChange(drain, e, c.target.String())
+		change.inFlight = inFlight.Load()
+		out.change(change)
+	}
+	l, err := c.open(drain)
+	if err != nil {
+		if drain.Err() != nil {
+			return context.Cause(end) // nil, but after a second signal
+		}
+		return err
+	}
+	if file != nil {
+		if err := file.write(l.URL()); err != nil {
+			l.Close()
+			return err
+		}
+	}
+	o := c.forward
+	o.Done = out.request
+	app := forward.New(c.target, o)
+	defer app.Close()
+
+	// What goes on beside serving, and ends with it.
+	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	var tasks sync.WaitGroup
+	tasks.Go(func() { closeAfter(l, end, serving) })
+	if !c.json {
+		tasks.Go(func() { c.lookForApp(serving) })
+	}
+	err = l.Serve(drain, counted(app, &inFlight))
+	served()
+	tasks.Wait()
+	switch {
+	case end.Err() != nil:
+		return context.Cause(end)
+	case err != nil:
+		return lostError{err}
+	}
+	return nil
+}
+
+// watch returns two contexts: drain ends with the first signal, end with the
+// second one. Each has the signal as its cause.
+func (p process) watch(ctx context.Context) (drain, end context.Context, stop func()) {
+	signals := make(chan os.Signal, 2)
+	p.notify(signals)
+	drain, first := context.WithCancelCause(ctx)
+	end, second := context.WithCancelCause(context.WithoutCancel(ctx))
+	watching, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for _, cancel := range []context.CancelCauseFunc{first, second} {
+			select {
+			case s := <-signals:
+				cancel(signalError{s})
+			case <-watching:
+				return
+			}
+		}
+	}()
+	return drain, end, func() {
+		close(watching)
+		<-stopped
+		first(nil)
+		second(nil)
+	}
+}
+
+// closeAfter closes l at once when end ends before serving does.
+func closeAfter(l *tunnel.Listener, end, serving context.Context) {
+	select {
+	case <-end.Done():
+		l.Close()
+	case <-serving.Done():
+	}
+}
+
+// counted is h with the number of its requests under way.
+func counted(h http.Handler, n *atomic.Int64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.Add(1)
+		defer n.Add(-1)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// open claims the name that the user chose, or the one that is kept, or one that
+// the server picks.
+func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
+	if c.listen.Name != "" && c.hasToken {
+		return c.client.Listen(ctx, c.listen)
+	}
+	server := canonical(c.client.Server)
+	s, err := openState()
+	if err != nil {
+		c.log.Warn("state cannot be kept, so the next start may get another URL: --name NAME chooses one", "err", err)
+		return c.client.Listen(ctx, c.listen)
+	}
+	if !c.hasToken {
+		if c.client.Token, err = s.machineToken(server); err != nil {
+			c.log.Warn("going on without a key of this machine: after a crash the name may stay taken for a while", "err", err)
+		}
+	}
+	if c.listen.Name != "" {
+		return c.client.Listen(ctx, c.listen)
+	}
+	return c.openKept(ctx, s, server)
+}
+
+func (c *config) openKept(ctx context.Context, s *state, server string) (*tunnel.Listener, error) {
+	o := c.listen
+	here, err := newPlace(server, c.target.String())
+	if err == nil {
+		o.Name, err = s.name(here)
+	}
+	if err != nil {
+		c.log.Warn("the kept name cannot be read, the server picks a new one", "err", err)
+	}
+	l, err := c.client.Listen(ctx, o)
+	if o.Name != "" && errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
+		// It stays kept: the next start has the known URL again if it is free then.
+		l, err = c.client.Listen(ctx, c.listen)
+		if err == nil {
+			c.log.Warn("the kept name is taken, the server picked another one for now", "kept", o.Name, "name", l.Name())
+		}
+		return l, err
+	}
+	if err == nil && o.Name == "" && here != (place{}) {
+		if err := s.keep(here, l.Name()); err != nil {
+			c.log.Warn("the name cannot be kept, so the next start gets another URL: --name NAME chooses one", "err", err)
+		}
+	}
+	return l, err
+}
+
+// canonical is a server's URL so that the same server has the same one.
+func canonical(server string) string {
+	u, err := url.Parse(server)
+	if err != nil {
+		return server
+	}
+	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
+}
+
+// lookForApp warns where nothing answers at the app's address. The tunnel does
+// not wait for it: it may well be started later.
+func (c *config) lookForApp(ctx context.Context) {
+	conn, err := dialer().DialContext(ctx, c.target.Network, c.target.Addr)
+	if err == nil {
+		conn.Close()
+		return
+	}
+	if ctx.Err() == nil {
+		c.log.Warn("the local app does not answer yet, start it: until then visitors get app_refused", "target", c.target.String(), "err", err)
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+func newScreen() (*screen, *strings.Builder) {
+	b := new(strings.Builder)
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	return &screen{w: b, server: "https://tunnel.example", now: func() time.Time { return noon }}, b
+}
+
+func TestScreen(t *testing.T) {
+	s, b := newScreen()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	show := func(e tunnel.Event, inFlight int64) {
+		c := newChange(ctx, e, "http://localhost:3000")
+		c.inFlight = inFlight
+		s.change(c)
+	}
+	show(tunnel.Event{Type: tunnel.Ready, Name: "demo", URL: "https://demo.tunnel.example"}, 0)
+	s.request(forward.Exchange{Method: "GET", Path: "/", Status: 200, Duration: 12345 * time.Microsecond})
+	s.request(forward.Exchange{Method: "POST", Path: "/x", Status: 502, Duration: 2 * time.Second, Code: protocol.AppRefused})
+	s.request(forward.Exchange{Method: "GET", Path: "/y", Duration: time.Millisecond})
+	show(tunnel.Event{Type: tunnel.Disconnected, Err: errors.New("connection\nreset")}, 0)
+	show(tunnel.Event{Type: tunnel.Reconnected}, 0)
+	cancel(signalError{syscall.SIGINT})
+	show(tunnel.Event{Type: tunnel.Draining}, 1)
+	show(tunnel.Event{Type: tunnel.Closed, Err: &protocol.Error{Code: protocol.TokenRevoked, Message: "it was taken away"}}, 0)
+	const want = `Status       online
+Server       https://tunnel.example
+Forwarding   https://demo.tunnel.example -> http://localhost:3000
+Stop         Ctrl-C
+
+12:00:00  GET     /  200  12.3ms
+12:00:00  POST    /x  502 app_refused  2s
+12:00:00  GET     /y  cut off  1ms
+12:00:00  disconnected: connection\x0areset
+12:00:00  reconnected
+12:00:00  draining, 1 request in flight; press Ctrl-C again to stop at once
+12:00:00  closed: it was taken away (token_revoked)
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A visitor chooses the path, and must not command the user's terminal.
+func TestScreenEscapes(t *testing.T) {
+	s, b := newScreen()
+	s.request(forward.Exchange{Method: "GE\x1bT", Path: "/\x1b]0;title\x07\r\n/a\u009b2J\xff\u202e", Status: 200})
+	want := `12:00:00  GE\x1bT /\x1b]0;title\x07\x0d\x0a/a\u009b2J\xff\u202e  200  0s` + "\n"
+	if got := b.String(); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestColor(t *testing.T) {
+	s, b := newScreen()
+	s.color = true
+	for _, status := range []int{101, 302, 404, 500, 0} {
+		s.request(forward.Exchange{Method: "GET", Path: "/", Status: status})
+	}
+	wantText(t, b.String(), "\x1b[32m101\x1b[0m", "\x1b[32m302\x1b[0m", "\x1b[33m404\x1b[0m", "\x1b[31m500\x1b[0m", "\x1b[31mcut off\x1b[0m")
+	t.Setenv("TERM", "xterm")
+	for value, want := range map[string]bool{"": true, "1": false} {
+		t.Setenv("NO_COLOR", value)
+		if wantsColor() != want {
+			t.Errorf("NO_COLOR=%q: %v", value, !want)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for given, want := range map[string]string{
+		"/plain?a=b c": "/plain?a=b c", "/ümläut/日本": "/ümläut/日本", "\uFFFD": "\uFFFD", "\xfe": `\xfe`, "\t": `\x09`, "\x7f": `\x7f`,
+	} {
+		if got := printable(given); got != want {
+			t.Errorf("%q becomes %q, want %q", given, got, want)
+		}
+	}
+}

@@ -1,0 +1,212 @@
+// Package forward passes the tunnel's requests on to the local app: to the one
+// target that the user named, and to nothing else, whatever a request says.
+package forward
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+const (
+	dialTimeout = 10 * time.Second
+	// fresh is how long a kept connection to the app may have been idle to carry a
+	// POST. Servers close idle connections after 2 s (gunicorn), 5 s (Node) and
+	// more; a POST that meets the closing would be lost.
+	fresh = time.Second
+)
+
+// HTTP is the handler that calls the local app. Make it with [New].
+type HTTP struct {
+	target Target
+	o      Options
+	h1     *proxy.Transport
+	h2     *http.Transport // nil: the target speaks HTTP/1.1 alone
+}
+
+// Options tune an HTTP.
+type Options struct {
+	// Insecure accepts any certificate of an https target.
+	Insecure bool
+	// Timeout is how long the app may take from the request to the header of its
+	// answer. 0: no limit.
+	Timeout time.Duration
+	// Done is called after each request. May be nil.
+	Done func(Exchange)
+	// Log gets why requests failed. Nil discards.
+	Log *slog.Logger
+}
+
+// Exchange is one request that was answered, or failed.
+type Exchange struct {
+	Method, Path string
+	Status       int   // 0: cut off
+	Bytes        int64 // of the answer's body
+	Duration     time.Duration
+	Code         protocol.Code // why the app gave no answer; "": it did
+}
+
+// New returns the handler for target.
+func New(target Target, o Options) *HTTP {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &HTTP{target: target, o: o}
+	f.h1 = &proxy.Transport{Dial: f.dial, Fresh: fresh, HeaderTimeout: o.Timeout}
+	if target.Scheme != "http" {
+		f.h2 = f.http2()
+	}
+	return f
+}
+
+// http2 is for gRPC, which does not work over HTTP/1.1.
+func (f *HTTP) http2() *http.Transport {
+	t := &http.Transport{
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return f.connect(ctx) },
+		TLSClientConfig:       f.tls("h2"),
+		DisableCompression:    true,
+		ResponseHeaderTimeout: f.o.Timeout,
+		Protocols:             new(http.Protocols),
+	}
+	if f.target.Scheme == "https" {
+		t.Protocols.SetHTTP2(true)
+	} else {
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return t
+}
+
+func (f *HTTP) tls(protocols ...string) *tls.Config {
+	host, _, _ := net.SplitHostPort(f.target.Addr)
+	return &tls.Config{ServerName: host, InsecureSkipVerify: f.o.Insecure, NextProtos: protocols}
+}
+
+// connect reaches the app, without TLS.
+func (f *HTTP) connect(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, f.target.Network, f.target.Addr)
+}
+
+func (f *HTTP) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := f.connect(ctx)
+	if err != nil || f.target.Scheme != "https" {
+		return conn, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	secure := tls.Client(conn, f.tls("http/1.1"))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("tls handshake with the app: %w", err)
+	}
+	return secure, nil
+}
+
+// Close closes the idle connections to the app.
+func (f *HTTP) Close() {
+	f.h1.CloseIdle()
+	if f.h2 != nil {
+		f.h2.CloseIdleConnections()
+	}
+}
+
+func (f *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.o.Done == nil {
+		f.serve(w, r)
+		return
+	}
+	t := &proxy.Tally{ResponseWriter: w}
+	e := Exchange{Method: r.Method, Path: r.URL.EscapedPath()}
+	start := time.Now()
+	defer func() {
+		e.Status, e.Bytes, e.Duration = t.Status, t.Bytes, time.Since(start)
+		f.o.Done(e)
+	}()
+	e.Code = f.serve(t, r)
+}
+
+// serve answers with a code where the app gave no answer.
+func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
+	err := f.pass(w, r)
+	if err == nil {
+		return ""
+	}
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the visitor has gone
+	}
+	code := codeOf(err)
+	f.o.Log.Warn("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
+	w.Header().Set(protocol.HeaderError, string(code))
+	w.WriteHeader(code.Status())
+	return code
+}
+
+// errDestination is of a request that says where to connect. An app that is a
+// proxy would do so, and the server choose what the client's machine dials (S18).
+var errDestination = errors.New("request is for a proxy")
+
+// pass is the last hop: the request goes to the app as it came.
+func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodConnect || r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/") {
+		return errDestination
+	}
+	return proxy.Forward(w, r, f.transport(r), proxy.Options{
+		Request: func(out *http.Request) {
+			out.Header.Del(protocol.HeaderRoute)
+			out.URL = f.url(out)
+		},
+		Response: func(res *http.Response) error {
+			// It would pass for the tunnel's own.
+			res.Header.Del(protocol.HeaderError)
+			return nil
+		},
+		Abort: func(err error) { f.o.Log.Info("response cut off", "path", r.URL.EscapedPath(), "err", err) },
+	})
+}
+
+// transport chooses by what the request needs: an upgrade is HTTP/1.1's, gRPC is
+// HTTP/2's, and a target of h2c speaks HTTP/2 for everything else too.
+func (f *HTTP) transport(r *http.Request) http.RoundTripper {
+	switch {
+	case f.h2 == nil, r.Header.Get("Upgrade") != "":
+		return f.h1
+	case f.target.Scheme == "h2c", strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+		return f.h2
+	}
+	return f.h1
+}
+
+// url is for http.Transport: where to connect, and in Opaque the request target
+// as it came, which it would otherwise encode anew.
+func (f *HTTP) url(out *http.Request) *url.URL {
+	u := &url.URL{Scheme: f.target.OriginScheme(), Host: f.target.Host}
+	if out.RequestURI == "*" {
+		u.Path = "*"
+	} else {
+		u.Opaque = "//" + out.Host + out.RequestURI
+	}
+	return u
+}
+
+func codeOf(err error) protocol.Code {
+	var dial *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, errDestination), errors.Is(err, proxy.ErrInvalidRequest), errors.Is(err, proxy.ErrRequestBody):
+		return protocol.BadRequest
+	case errors.Is(err, proxy.ErrHeaderTimeout), errors.As(err, &timeout) && timeout.Timeout():
+		return protocol.AppTimeout
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return protocol.AppRefused
+	}
+	return protocol.AppBadResponse // also of a TLS handshake that failed
+}

@@ -1,0 +1,161 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/pkg/mux"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// attemptTime bounds one attempt: connecting, the upgrade, and the claim.
+const attemptTime = 20 * time.Second
+
+// errHandshake says that the upgrade worked and what followed did not.
+var errHandshake = errors.New("the connection does not carry the tunnel")
+
+// link makes a listener's sessions. It remembers which transport worked, and
+// what makes the sessions one for the server. One goroutine uses it at a time.
+type link struct {
+	dialer *transport.Dialer
+	log    *slog.Logger
+	only   transport.Kind // "": whatever works
+	prefer transport.Kind // is tried first; "": nothing has worked yet
+	last   transport.Kind // what worked last
+	id     string         // SESSION
+	resume string         // the secret to take over from the session before; "": none
+}
+
+// connect makes one attempt to get a session with b's name. It is two where the
+// first transport was not let through.
+func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) {
+	kinds := l.kinds()
+	s, err := l.attempt(ctx, kinds[0], len(kinds), b)
+	if err == nil || len(kinds) == 1 || !worthAnother(err) || ctx.Err() != nil {
+		return s, err
+	}
+	l.log.Debug("transport did not pass", "transport", string(kinds[0]), "err", err)
+	s, second := l.attempt(ctx, kinds[1], 1, b)
+	if second != nil && worthAnother(second) {
+		second = fmt.Errorf("%s: %w; %s: %w", kinds[0], err, kinds[1], second)
+	}
+	return s, second
+}
+
+// kinds are the transports to try.
+func (l *link) kinds() []transport.Kind {
+	switch {
+	case l.only != "":
+		return []transport.Kind{l.only}
+	case l.prefer == transport.WebSocket:
+		return []transport.Kind{transport.WebSocket, transport.Raw}
+	}
+	return []transport.Kind{transport.Raw, transport.WebSocket}
+}
+
+// remember notes that kind worked. What was preferred loses its place when the
+// other one worked twice: a server that restarts behind a proxy may fail
+// whichever is tried first.
+func (l *link) remember(kind transport.Kind) {
+	if l.prefer == "" || l.last == kind {
+		l.prefer = kind
+	}
+	l.last = kind
+}
+
+// worthAnother reports whether another transport may get through: something was
+// reached that did not upgrade, or the bytes behind the upgrade did not pass.
+func worthAnother(err error) bool {
+	var upgrade *transport.UpgradeError
+	var said *protocol.Error
+	if errors.As(err, &said) {
+		return said.Code == protocol.UpgradeRequired || said.Code == protocol.ProtocolViolation
+	}
+	return errors.As(err, &upgrade) || errors.Is(err, errHandshake)
+}
+
+// share is how long an attempt may take where that many transports are left to
+// try: one on which nothing comes back leaves time for the next.
+func share(ctx context.Context, left int) time.Duration {
+	limit := attemptTime
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end))
+	}
+	return limit / time.Duration(left)
+}
+
+func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *protocol.Bind) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, share(ctx, left))
+	defer cancel()
+	if l.resume == "" {
+		l.id = rand.Text() // an attempt that got lost may have taken the one before
+	}
+	conn, err := l.dialer.Dial(ctx, kind, l.id)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mux.Client(conn, mux.Config{})
+	if err != nil {
+		return nil, err
+	}
+	s := newSession(m)
+	stop := context.AfterFunc(ctx, func() { m.Close() })
+	secret, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}, Agent: l.dialer.Agent, Resume: l.resume}, b)
+	if !stop() {
+		err = fmt.Errorf("no answer so far: %w", ctx.Err())
+	}
+	if secret != "" {
+		l.resume = secret
+	}
+	if err != nil {
+		m.Close()
+		return nil, l.failed(err)
+	}
+	l.remember(kind)
+	go s.readControl()
+	return s, nil
+}
+
+// failed makes err, of a handshake, one that worthAnother and fatal understand.
+func (l *link) failed(err error) error {
+	var said *protocol.Error
+	switch {
+	case errors.Is(err, &protocol.Error{Code: protocol.SessionTaken}):
+		// The answer that had the secret got lost. Names are not lost with it: they
+		// are claimed after it has come.
+		l.resume = ""
+		return err
+	case errors.As(err, &said), errors.Is(err, context.Canceled):
+		return err
+	}
+	return fmt.Errorf("%w: %w", errHandshake, err)
+}
+
+// fatal reports whether trying again makes no sense: the server said no, for a
+// reason that does not pass by itself.
+func fatal(err error) bool {
+	var config *ConfigError
+	var refused *transport.Refused
+	var said *protocol.Error
+	switch {
+	case errors.As(err, &config):
+		return true
+	case errors.As(err, &refused) && (refused.Status == http.StatusTooManyRequests || refused.Status >= 500):
+		return false
+	case !errors.As(err, &said):
+		return false
+	}
+	switch said.Code {
+	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded,
+		protocol.SessionTaken, protocol.SessionFenced, protocol.SessionLost,
+		protocol.UpgradeRequired: // a matter of the network that the client is in
+		return false
+	}
+	return true
+}

@@ -1,0 +1,168 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/revtun/tunnel/pkg/mux"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// farewellTime is how long the server may take to answer bye.
+const farewellTime = 500 * time.Millisecond
+
+// session is one connection to the server, with the listener's name claimed.
+type session struct {
+	mux      mux.Session
+	control  mux.Stream
+	name     string
+	url      string
+	draining chan struct{} // closed when the server said drain
+	drained  chan struct{} // closed when the server said drained
+	read     chan struct{} // closed when the control stream's reader has ended
+
+	mu    sync.Mutex // guards cause
+	cause error      // why this side ended the session, or what the server said
+}
+
+func newSession(m mux.Session) *session {
+	return &session{mux: m, draining: make(chan struct{}), drained: make(chan struct{}), read: make(chan struct{})}
+}
+
+// handshake says hello and claims b's name. It returns the secret with which the
+// next connection takes over, also with an error that came after it.
+func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.Bind) (resume string, err error) {
+	if s.control, err = s.mux.Open(ctx); err != nil {
+		return "", err
+	}
+	if err := protocol.Write(s.control, &protocol.Message{Hello: h}); err != nil {
+		return "", err
+	}
+	welcome, err := await(s.control, func(m *protocol.Message) *protocol.Welcome { return m.Welcome })
+	if err != nil {
+		return "", err
+	}
+	if err := protocol.Write(s.control, &protocol.Message{Bind: b}); err != nil {
+		return welcome.Resume, err
+	}
+	bound, err := await(s.control, func(m *protocol.Message) *protocol.Bound { return m.Bound })
+	switch {
+	case err != nil:
+		return welcome.Resume, err
+	case bound.Error != nil:
+		return welcome.Resume, bound.Error
+	}
+	s.name, s.url = bound.Name, bound.URL
+	return welcome.Resume, nil
+}
+
+// await reads messages until one is what is waited for, or a bye.
+func await[T any](control mux.Stream, pick func(*protocol.Message) *T) (*T, error) {
+	for {
+		m, err := protocol.Read(control)
+		if err != nil {
+			return nil, err
+		}
+		if m.Bye != nil {
+			return nil, byeError(m.Bye)
+		}
+		if found := pick(m); found != nil {
+			return found, nil
+		}
+	}
+}
+
+// byeError is why the server ends the session.
+func byeError(b *protocol.Bye) error {
+	if b.Error == nil {
+		return errors.New("the server ended the session")
+	}
+	return b.Error
+}
+
+// readControl hears the server out until the session ends.
+func (s *session) readControl() {
+	defer close(s.read)
+	for {
+		m, err := protocol.Read(s.control)
+		switch {
+		case err != nil:
+			select {
+			case <-s.mux.Done(): // and that is why
+			default:
+				// Formatted: garbage is no answer of the server's, which may be final.
+				s.end(fmt.Errorf("control stream: %v", err))
+			}
+			return
+		case m.Drain != nil:
+			closeOnce(s.draining)
+		case m.Drained != nil:
+			closeOnce(s.drained)
+		case m.Bye != nil:
+			s.end(byeError(m.Bye))
+			return
+		}
+	}
+}
+
+// closeOnce closes c, which only readControl closes.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// end ends the session at once. The first cause counts.
+func (s *session) end(cause error) {
+	s.mu.Lock()
+	if s.cause == nil {
+		s.cause = cause
+	}
+	s.mu.Unlock()
+	s.mux.Close()
+}
+
+// err says why the session ended; it waits for that.
+func (s *session) err() error {
+	<-s.mux.Done()
+	<-s.read
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil {
+		return s.cause
+	}
+	return s.mux.Err()
+}
+
+// farewell gives the name back, ends the session, and waits for its end.
+func (s *session) farewell() {
+	// The write may wait for a server that takes nothing.
+	late := time.AfterFunc(farewellTime, func() { s.mux.Close() })
+	if protocol.Write(s.control, &protocol.Message{Bye: &protocol.Bye{}}) == nil {
+		<-s.mux.Done() // the server answers with bye, or the time is over
+	}
+	late.Stop()
+	s.mux.Close()
+	<-s.read
+}
+
+// drain gives the name back and waits until the server has got the answers to
+// all requests under way, ctx ends, or the session does.
+func (s *session) drain(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { s.control.SetWriteDeadline(time.Unix(1, 0)) })()
+	// What keeps this from arriving ends the session, or ctx does.
+	protocol.Write(s.control, &protocol.Message{Drain: &protocol.Drain{}})
+	select {
+	case <-s.drained:
+		return nil
+	case <-s.mux.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

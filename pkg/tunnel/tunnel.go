@@ -1,0 +1,155 @@
+// Package tunnel publishes a local handler or listener through a tunnel server.
+//
+//	c := &tunnel.Client{Server: "https://tunnel.example.com", Token: token}
+//	l, err := c.Listen(ctx, tunnel.Options{Name: "demo"})
+//	…
+//	fmt.Println(l.URL()) // https://demo.tunnel.example.com
+//	err = http.Serve(l, handler)
+//
+// The connections that the [Listener] accepts are HTTP/1.1 connections on which
+// the tunnel server is the client, so an http.Server is all it takes. The
+// connection to the tunnel server is made again by itself whenever it is lost;
+// [Client.Events] tells of it.
+package tunnel
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// DefaultServer is where a client connects when it is not told otherwise.
+const DefaultServer = "http://127.0.0.1:8080"
+
+// Transport is a way to upgrade the connection to the server.
+type Transport string
+
+// The transports. Auto tries raw, then websocket, and stays with what worked.
+const (
+	Auto      Transport = "auto"
+	Raw       Transport = "raw"
+	WebSocket Transport = "websocket"
+)
+
+// Client knows a server and how to reach it. Only Server is usually set. Its
+// fields are not to be changed once it is used; each [Listener] has a connection
+// of its own.
+type Client struct {
+	Server    string      // URL; default DefaultServer
+	Token     string      // shown to the server; "": none
+	Transport Transport   // default Auto
+	TLS       *tls.Config // for https servers and proxies; nil: the system's roots
+
+	// Proxy chooses the forward proxy for the server's URL. Nil: HTTP_PROXY,
+	// HTTPS_PROXY and NO_PROXY.
+	Proxy func(*url.URL) (*url.URL, error)
+
+	// Events is called for each change of a listener's connection, one at a time
+	// for one listener. It must return soon and not call Drain or Close, which
+	// wait for it. Nil: nobody is told.
+	Events func(Event)
+
+	// Grace is how long Serve, when its context ended, lets requests finish.
+	// Default 30 s; negative: not at all.
+	Grace time.Duration
+
+	Agent string       // says "NAME/VERSION" to the server; default "tunnel-go"
+	Log   *slog.Logger // nil discards; never shows the token
+
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // of tests
+}
+
+// Options say what a listener claims.
+type Options struct {
+	// Name is the public name, one DNS label; the server picks one when it is "".
+	Name string
+	// Upstream makes the server rewrite requests and answers as for a local app
+	// that is called by this origin. Nil: they come as they are.
+	Upstream *protocol.Upstream
+	// Retry makes Listen keep trying, until its context ends, where the server
+	// can't be reached at first or has no room.
+	Retry bool
+}
+
+// EventType is what has changed.
+type EventType string
+
+// The changes of a listener's connection.
+const (
+	Ready        EventType = "ready"        // first, when the name was claimed
+	Disconnected EventType = "disconnected" // the connection was lost; Err says why
+	Reconnected  EventType = "reconnected"  // and is back
+	Draining     EventType = "draining"     // the server goes, Err says so; or Drain was called, and Err is nil
+	Closed       EventType = "closed"       // last; Err is nil for a normal end
+)
+
+// Event is a change of a listener's connection.
+type Event struct {
+	Type EventType
+	Name string // the listener's
+	URL  string // the listener's
+	Err  error  // the cause, if there is one
+}
+
+// ErrUnreachable says that the first attempt did not get through to the server;
+// it is wrapped with the cause.
+var ErrUnreachable = errors.New("server cannot be reached")
+
+func (c *Client) log() *slog.Logger {
+	if c.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Log
+}
+
+// dialer is the way to the server. The error is of the configuration, and shows
+// nothing of it that may be secret.
+func (c *Client) dialer() (*transport.Dialer, error) {
+	server := cmp.Or(c.Server, DefaultServer)
+	u, err := url.Parse(server)
+	switch {
+	case strings.Contains(server, "@"):
+		return nil, configError("the server's URL has a user in it: write http://HOST[:PORT] or https://HOST[:PORT]") // a password perhaps, so it is not shown
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return nil, configError("server %q is not http://HOST[:PORT] or https://HOST[:PORT]", server)
+	case !httpguts.ValidHeaderFieldValue(c.Token):
+		return nil, configError("the token has a line end or control character in it")
+	}
+	switch c.Transport {
+	case "", Auto, Raw, WebSocket:
+	default:
+		return nil, configError("transport %q is unknown: use auto, raw or websocket", c.Transport)
+	}
+	d := &transport.Dialer{Server: u, Token: c.Token, Agent: cmp.Or(c.Agent, "tunnel-go"), TLS: c.TLS, Proxy: c.Proxy, DialContext: c.dial}
+	if d.Proxy == nil {
+		d.Proxy = transport.FromEnvironment()
+	}
+	if _, err := d.Proxy(u); err != nil {
+		return nil, &ConfigError{Err: err}
+	}
+	return d, nil
+}
+
+// ConfigError says that a field of Client or Options can't be used.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func configError(format string, args ...any) error {
+	return &ConfigError{Err: fmt.Errorf(format, args...)}
+}
