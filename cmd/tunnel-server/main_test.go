@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestRefusesToStart: what would open the door, or serve nobody, is exit code 2
+// with the cause and the way out (S12).
+func TestRefusesToStart(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, []byte("# nothing\n\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := filepath.Join(dir, "good")
+	if err := os.WriteFile(good, []byte("a-good-token\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args string
+		want string // in the message
+	}{
+		"public without tokens": {"serve --listen 0.0.0.0:0", "--token-file FILE, or --anonymous"},
+		"all without tokens":    {"--listen :0", "--token-file FILE, or --anonymous"},
+		"name without tokens":   {"--listen example.com:0", "--token-file FILE, or --anonymous"},
+		"missing token file":    {"--token-file " + filepath.Join(dir, "none"), "none"},
+		"empty token file":      {"--token-file " + empty, "token"},
+		"no token file named":   {"--token-file= --anonymous=false", "token"},
+		"both":                  {"--anonymous --token-file " + good, "exclude each other"},
+		"unknown flag":          {"--lissten x", "--help"},
+		"unknown command":       {"sreve", `"sreve"`},
+		"unknown argument":      {"serve now", `"now"`},
+		"duration":              {"--hold 60", "--help"},
+		"negative":              {"--grace -1s", "negative"},
+		"no sessions":           {"--max-sessions 0", "above 0"},
+		"domain with scheme":    {"--domain https://example.com", "without scheme"},
+		"domain is an address":  {"--domain 127.0.0.1", "is an address"},
+		"public url":            {"--public-url example.com", "http://HOST"},
+		"proxies":               {"--trusted-proxies 10.0.0.0/8,home", `"home"`},
+		"log format":            {"--log-format xml", "text or json"},
+		"log level":             {"--log-level loud", "debug, info"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // should it start, it ends at once
+			code := run(ctx, append([]string{"tunnel-server"}, strings.Fields(test.args)...), &stdout, &stderr)
+			if code != exitUsage || !strings.Contains(stderr.String(), test.want) {
+				t.Errorf("exit %d, want 2 and %q in:\n%s%s", code, test.want, stderr.String(), stdout.String())
+			}
+		})
+	}
+}
+
+// TestEnvironment: each flag has a variable of its name, and shows its default.
+func TestEnvironment(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"tunnel-server", "serve", "--help"}, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+	for _, f := range flags() {
+		name := f.Names()[0]
+		if name == "help" {
+			continue
+		}
+		variable := "TUNNEL_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if !regexp.MustCompile(`--`+name+`\b.*\[\$`+variable+`\]`).Match(stdout.Bytes()) {
+			t.Errorf("--help does not show --%s with %s:\n%s", name, variable, stdout.String())
+		}
+	}
+	for _, text := range []string{"127.0.0.1:8080", "30s", "1m0s", "10s", "65536", "16384", "10000"} {
+		if !strings.Contains(stdout.String(), "default: "+text) && !strings.Contains(stdout.String(), `default: "`+text+`"`) {
+			t.Errorf("--help does not show the default %s", text)
+		}
+	}
+	t.Setenv("TUNNEL_LOG_FORMAT", "xml")
+	if code := run(t.Context(), []string{"tunnel-server"}, io.Discard, &stderr); code != exitUsage || !strings.Contains(stderr.String(), "xml") {
+		t.Errorf("TUNNEL_LOG_FORMAT is not read: exit %d: %s", code, stderr.String())
+	}
+}
+
+// TestServes: tunnel-server alone is tunnel-server serve, says that the door is
+// open, and ends with 0.
+func TestServes(t *testing.T) {
+	for _, command := range []string{"--listen 127.0.0.1:0", "serve --listen 127.0.0.1:0 --log-format json"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stderr := &buffer{}
+		done := make(chan int, 1)
+		go func() {
+			done <- run(ctx, append([]string{"tunnel-server"}, strings.Fields(command)...), io.Discard, stderr)
+		}()
+		var url string
+		for deadline := time.Now().Add(20 * time.Second); url == "" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if m := regexp.MustCompile(`addr"?[=:]"?(127\.0\.0\.1:\d+)`).FindStringSubmatch(stderr.String()); m != nil {
+				url = "http://" + m[1]
+			}
+		}
+		res, err := http.Get(url + "/healthz")
+		if err != nil {
+			t.Fatalf("%v: %s", err, stderr.String())
+		}
+		res.Body.Close()
+		if res.StatusCode != 200 || !strings.Contains(stderr.String(), "no --token-file") {
+			t.Errorf("%s: status %d, log %s", command, res.StatusCode, stderr.String())
+		}
+		http.DefaultClient.CloseIdleConnections()
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("%s: exit %d", command, code)
+		}
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stderr bytes.Buffer
+	if code := run(ctx, []string{"tunnel-server", "--listen", "127.0.0.1:99999"}, io.Discard, &stderr); code != exitRuntime || stderr.Len() == 0 {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
+// buffer is a bytes.Buffer for two goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
