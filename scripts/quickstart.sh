@@ -6,7 +6,7 @@
 #   scripts/quickstart.sh --check   makes one request through the tunnel and ends
 #
 # Go is all it needs. It builds both commands into bin/, starts them, makes a request through the
-# public URL and shows the answer; then it stays until Ctrl-C and shows what the client logs. Nothing
+# public URL and shows the answer; then it stays until Ctrl-C and shows each further request. Nothing
 # but the two binaries remains afterwards. Environment variables TUNNEL_... do not reach what it starts.
 set -euo pipefail
 
@@ -106,7 +106,9 @@ echo "Building bin/tunnel-server and bin/tunnel-client"
 go -C "$root" build -o bin/ ./cmd/tunnel-server ./cmd/tunnel-client || fail "the build failed"
 go -C "$root" build -o "$logs/" ./scripts/visit ./examples/demo || fail "the build failed"
 
+name=() # the client keeps a name for each target; the demo app's port is another each time
 if [ -z "$target" ]; then
+  name=(--name demo)
   "$logs/demo" >"$logs/demo.out" 2>"$logs/demo.log" &
   pids+=($!)
   await $! "$logs/demo.out" '/^http:/p' || fail "the demo app did not start" "$logs/demo.log"
@@ -124,7 +126,8 @@ await "$server" "$logs/server.log" 's/.*"msg":"listening".*"addr":"\([^"]*\)".*/
 addr=$found
 echo "The server listens on $addr"
 
-"$root/bin/tunnel-client" http --server "http://$addr" --json "$target" >"$logs/client.out" 2>"$logs/client.log" &
+"$root/bin/tunnel-client" http --server "http://$addr" --json --log-level debug --grace 2s ${name[@]+"${name[@]}"} "$target" \
+  >"$logs/client.out" 2>"$logs/client.log" &
 client=$!
 pids+=("$client")
 await "$client" "$logs/client.out" '/"event":"ready"/s/.*"url":"\([^"]*\)".*/\1/p' ||
@@ -147,7 +150,7 @@ fi
 
 echo "Public URL   $url"
 echo "Local app    $target"
-echo "Ctrl-C ends it. What the client tells from here on:"
+echo "Ctrl-C ends it. Requests, as the client logs them:"
 echo
 tail -n +2 -f "$logs/client.out" &
 pids+=($!)

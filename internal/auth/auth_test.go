@@ -46,3 +46,11 @@ func TestAnonymousWithNothing(t *testing.T) {
 		t.Errorf("got %v, %v", id, err)
 	}
 }
+
+func TestOfSession(t *testing.T) {
+	with, _ := Anonymous{}.Authenticate("session:x", "s")
+	without, _ := Anonymous{}.Authenticate("", "s")
+	if with.OfSession() || !without.OfSession() || (Identity{}).OfSession() {
+		t.Errorf("with a token %t, without %t", with.OfSession(), without.OfSession())
+	}
+}

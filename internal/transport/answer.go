@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -192,7 +193,7 @@ func notATunnel(resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
 		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		if to, err := resp.Location(); err == nil {
+		if to, err := url.Parse(resp.Header.Get("Location")); err == nil && to.Scheme != "" && to.Host != "" {
 			return fmt.Errorf("it answered %s to %q: give the address that it redirects to as --server", status, printable(to.Scheme+"://"+to.Host))
 		}
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -122,7 +122,8 @@ func TestAnswers(t *testing.T) {
 		{"not found", "HTTP/1.1 404 Nope\r\nContent-Length: 6\r\n\r\n<html>", 404, "", []string{"404 Not Found", "--server"}},
 		{"unauthorized by another", "HTTP/1.1 401 X\r\n\r\n", 401, "", []string{"401", "does not come from a tunnel server"}},
 		{"redirect", "HTTP/1.1 301 X\r\nLocation: https://user:pass@other.example/x\r\n\r\n", 301, "", []string{`"https://other.example"`, "--server"}},
-		{"redirect to nowhere", "HTTP/1.1 302 X\r\n\r\n", 302, "", []string{"302 Found"}},
+		{"redirect to a page", "HTTP/1.1 302 X\r\nLocation: /login\r\n\r\n", 302, "", []string{"302 Found, and"}},
+		{"redirect to nowhere", "HTTP/1.1 302 X\r\n\r\n", 302, "", []string{"302 Found, and"}},
 		{"gateway", "HTTP/1.1 502 \x1b[31mred\r\n\r\n", 502, "", []string{"502 Bad Gateway", "in front of it"}},
 		{"unknown status", "HTTP/1.1 599 \x1b\r\n\r\n", 599, "", []string{"599,"}},
 		{"closed at once", "", 0, "", []string{"without an answer", "EOF"}},
@@ -194,6 +195,8 @@ func TestWebSocketAnswers(t *testing.T) {
 		"wrong key":      "Sec-WebSocket-Accept: AAAA\r\nSec-WebSocket-Protocol: tunnel.v1\r\n",
 		"no subprotocol": "Sec-WebSocket-Accept: KEY\r\n",
 		"other":          "Sec-WebSocket-Accept: KEY\r\nSec-WebSocket-Protocol: chat\r\n",
+		"escapes":        "Sec-WebSocket-Accept: KEY\r\nSec-WebSocket-Extensions: a, \u009b31m\r\n",
+		"long":           "Sec-WebSocket-Accept: " + strings.Repeat("x", maxAnswer/2) + "\r\n",
 		"compression":    "Sec-WebSocket-Accept: KEY\r\nSec-WebSocket-Protocol: tunnel.v1\r\nSec-WebSocket-Extensions: permessage-deflate\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {

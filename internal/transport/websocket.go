@@ -74,7 +74,8 @@ func dialWebSocket(x *exchange, req *http.Request) (net.Conn, error) {
 	case x.err != nil:
 		return nil, x.err
 	case err != nil:
-		return nil, x.broken(http.StatusSwitchingProtocols, err)
+		// The error quotes the peer, in part as it came.
+		return nil, x.broken(http.StatusSwitchingProtocols, errors.New(printable(err.Error())))
 	case ws.Subprotocol() != protocol.Upgrade:
 		_ = ws.CloseNow()
 		return nil, x.broken(http.StatusSwitchingProtocols,
