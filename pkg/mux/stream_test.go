@@ -153,6 +153,7 @@ func TestReadDeadline(t *testing.T) {
 		read("", os.ErrDeadlineExceeded, 0)
 		b.SetReadDeadline(time.Now().Add(time.Hour))
 		read("early", nil, 0)
+		read("", os.ErrDeadlineExceeded, time.Hour)
 		b.SetReadDeadline(past)
 		read("", os.ErrDeadlineExceeded, 0)
 		b.SetDeadline(time.Time{})
@@ -179,6 +180,35 @@ func TestReadDeadline(t *testing.T) {
 		read("", os.ErrDeadlineExceeded, 0)
 		b.SetReadDeadline(time.Time{})
 		read("", io.EOF, 0)
+	})
+}
+
+// TestReadersShareAStream: each byte goes to one reader, and the end to all.
+func TestReadersShareAStream(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, client, server Session) {
+		const readers, size = 4, 1 << 20
+		a, b := streams(t, client, server)
+		got := make(chan int64)
+		for range readers {
+			go func() {
+				n, err := io.Copy(io.Discard, b)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- n
+			}()
+		}
+		for range size >> 10 {
+			write(t, a, strings.Repeat("x", 1<<10))
+		}
+		a.CloseWrite()
+		var sum int64
+		for range readers {
+			sum += <-got
+		}
+		if sum != size {
+			t.Errorf("read %d bytes, want %d", sum, size)
+		}
 	})
 }
 
