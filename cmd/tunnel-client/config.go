@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -183,9 +181,3 @@ func loopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return err == nil && a.Unmap().IsLoopback()
 }
-
-// appTime is how long the local app may take to be noticed at the start.
-const appTime = 2 * time.Second
-
-// dialer is for that alone.
-func dialer() *net.Dialer { return &net.Dialer{Timeout: appTime} }

@@ -14,7 +14,8 @@ type door struct {
 	url string
 
 	mu      sync.Mutex
-	refused int // connections still to close at once
+	server  string // host:port
+	refused int    // connections still to close at once
 	open    map[net.Conn]bool
 	all     sync.WaitGroup
 }
@@ -26,13 +27,14 @@ func newDoor(t *testing.T, server string) *door {
 		t.Fatal(err)
 	}
 	d := &door{url: "http://" + l.Addr().String(), open: make(map[net.Conn]bool)}
+	d.leadTo(server)
 	d.all.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			d.all.Go(func() { d.pass(c, strings.TrimPrefix(server, "http://")) })
+			d.all.Go(func() { d.pass(c) })
 		}
 	})
 	t.Cleanup(func() {
@@ -50,6 +52,13 @@ func (d *door) refuse(n int) {
 	d.refused = n
 }
 
+// leadTo passes new connections on to server.
+func (d *door) leadTo(server string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.server = strings.TrimPrefix(server, "http://")
+}
+
 // slam cuts all connections.
 func (d *door) slam() {
 	d.mu.Lock()
@@ -59,11 +68,12 @@ func (d *door) slam() {
 	}
 }
 
-func (d *door) pass(c net.Conn, server string) {
+func (d *door) pass(c net.Conn) {
 	defer c.Close()
 	d.mu.Lock()
 	refused := d.refused > 0
 	d.refused--
+	server := d.server
 	d.open[c] = true
 	d.mu.Unlock()
 	defer func() {
@@ -100,6 +110,8 @@ func connectProxy(t *testing.T, server string) string {
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait) // after the server has stopped
 	return startApp(t, func(w http.ResponseWriter, r *http.Request) {
+		all.Add(1)
+		defer all.Done()
 		if r.Method != http.MethodConnect {
 			http.Error(w, "CONNECT only", http.StatusMethodNotAllowed)
 			return
@@ -115,6 +127,6 @@ func connectProxy(t *testing.T, server string) string {
 			return
 		}
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-		all.Go(func() { join(c, up) })
+		join(c, up)
 	})
 }

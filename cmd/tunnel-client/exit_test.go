@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -42,6 +43,34 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got := codeOf(tt.err); got != tt.want {
 			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("disk full"), "disk full"},
+		{
+			&protocol.Error{Code: protocol.NameTaken, Message: "it is taken", Hint: "choose another"},
+			"it is taken (name_taken): choose another",
+		},
+		{ // a server must not command the user's terminal
+			&protocol.Error{Code: "x", Message: "a\x1b[2J\nb"},
+			`a\x1b[2J; b (x)`,
+		},
+		{
+			fmt.Errorf("%w: %w", tunnel.ErrUnreachable, errors.Join(errors.New("raw: no"), errors.New("websocket: no"))),
+			"raw: no; websocket: no (server_unreachable): --retry keeps trying",
+		},
+		{signalError{os.Interrupt}, "ended at once by a second signal"},
+	} {
+		var b strings.Builder
+		new(config).report(&b, tt.err)
+		if got, want := b.String(), "tunnel-client: "+tt.want+"\n"; got != want {
+			t.Errorf("%v is reported as %q, want %q", tt.err, got, want)
 		}
 	}
 }

@@ -165,7 +165,7 @@ func visitor(t *testing.T, base string) *http.Client {
 		return new(net.Dialer).DialContext(ctx, network, u.Host)
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Timeout: patience, Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // get returns the body behind a public URL.

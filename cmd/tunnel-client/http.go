@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -20,24 +22,16 @@ import (
 func (p process) expose(ctx context.Context, c *config) error {
 	drain, end, stop := p.watch(ctx)
 	defer stop()
-	var file *urlFile
-	if c.urlFile != "" {
-		var err error
-		if file, err = newURLFile(c.urlFile); err != nil {
-			return usageError{err}
-		}
-		defer file.remove()
+	file, err := newURLFile(c.urlFile)
+	if err != nil {
+		return usageError{err}
 	}
+	defer file.remove()
 	if c.exposesToken() {
 		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
 	}
-	var inFlight atomic.Int64
-	out := newOutput(p, c)
-	c.client.Events = func(e tunnel.Event) {
-		change := newChange(drain, e, c.target.String())
-		change.inFlight = inFlight.Load()
-		out.change(change)
-	}
+	x := &exposed{config: c, out: newOutput(p, c)}
+	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
 	l, err := c.open(drain)
 	if err != nil {
 		if drain.Err() != nil {
@@ -45,25 +39,42 @@ func (p process) expose(ctx context.Context, c *config) error {
 		}
 		return err
 	}
-	if file != nil {
-		if err := file.write(l.URL()); err != nil {
-			l.Close()
-			return err
-		}
+	if err := file.write(l.URL()); err != nil {
+		l.Close()
+		return err
 	}
-	o := c.forward
-	o.Done = out.request
-	app := forward.New(c.target, o)
+	return x.serve(drain, end, l)
+}
+
+// exposed is one local app behind its public name.
+type exposed struct {
+	*config
+	out      output
+	inFlight atomic.Int64 // requests
+}
+
+// show shows what the SDK tells of the connection.
+func (x *exposed) show(drain context.Context, e tunnel.Event) {
+	change := newChange(drain, e, x.target.String())
+	change.inFlight = x.inFlight.Load()
+	x.out.change(change)
+}
+
+// serve passes requests on to the app. drain and end are those of watch.
+func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
+	o := x.forward
+	o.Done = x.out.request
+	app := forward.New(x.target, o)
 	defer app.Close()
 
 	// What goes on beside serving, and ends with it.
-	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	serving, served := context.WithCancel(context.WithoutCancel(drain))
 	var tasks sync.WaitGroup
 	tasks.Go(func() { closeAfter(l, end, serving) })
-	if !c.json {
-		tasks.Go(func() { c.lookForApp(serving) })
+	if !x.json {
+		tasks.Go(func() { x.lookForApp(serving) })
 	}
-	err = l.Serve(drain, counted(app, &inFlight))
+	err := l.Serve(drain, x.counted(app))
 	served()
 	tasks.Wait()
 	switch {
@@ -112,13 +123,15 @@ func closeAfter(l *tunnel.Listener, end, serving context.Context) {
 }
 
 // counted is h with the number of its requests under way.
-func counted(h http.Handler, n *atomic.Int64) http.Handler {
+func (x *exposed) counted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.Add(1)
-		defer n.Add(-1)
+		x.inFlight.Add(1)
+		defer x.inFlight.Add(-1)
 		h.ServeHTTP(w, r)
 	})
 }
+
+const noKey = "there is no key of this machine: after a crash the name may stay taken for a while"
 
 // open claims the name that the user chose, or the one that is kept, or one that
 // the server picks.
@@ -129,12 +142,16 @@ func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
 	server := canonical(c.client.Server)
 	s, err := openState()
 	if err != nil {
-		c.log.Warn("state cannot be kept, so the next start may get another URL: --name NAME chooses one", "err", err)
+		warning := "state cannot be kept, so the next start gets another URL: --name NAME chooses one"
+		if c.listen.Name != "" {
+			warning = noKey
+		}
+		c.log.Warn(warning, "err", err)
 		return c.client.Listen(ctx, c.listen)
 	}
 	if !c.hasToken {
 		if c.client.Token, err = s.machineToken(server); err != nil {
-			c.log.Warn("going on without a key of this machine: after a crash the name may stay taken for a while", "err", err)
+			c.log.Warn(noKey, "err", err)
 		}
 	}
 	if c.listen.Name != "" {
@@ -178,10 +195,13 @@ func canonical(server string) string {
 	return strings.ToLower(u.Scheme+"://"+u.Host) + strings.TrimRight(u.Path, "/")
 }
 
+// appTime is how long the local app may take to be noticed at the start.
+const appTime = 2 * time.Second
+
 // lookForApp warns where nothing answers at the app's address. The tunnel does
 // not wait for it: it may well be started later.
 func (c *config) lookForApp(ctx context.Context) {
-	conn, err := dialer().DialContext(ctx, c.target.Network, c.target.Addr)
+	conn, err := (&net.Dialer{Timeout: appTime}).DialContext(ctx, c.target.Network, c.target.Addr)
 	if err == nil {
 		conn.Close()
 		return

@@ -61,6 +61,16 @@ func TestReadyDoesNotWaitForTheApp(t *testing.T) {
 	}
 }
 
+func TestWarnsOfAnAppThatIsNotThere(t *testing.T) {
+	home(t)
+	base := startServer(t, server.Config{})
+	app := closedPort(t)
+	c := start(t, app, "--server", base, "--json=false")
+	eventually(t, "the client warns", func() bool {
+		return strings.Contains(c.stderr.String(), "the local app does not answer yet") && strings.Contains(c.stderr.String(), app)
+	})
+}
+
 func TestHostHeader(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
@@ -241,21 +251,19 @@ func hasNoToken(t *testing.T, c *running) {
 }
 
 // slowApp answers in two halves; the second one when release is closed.
-func slowApp(t *testing.T) (url string, half <-chan struct{}, release chan struct{}) {
-	began := make(chan struct{}, 1)
+func slowApp(t *testing.T) (url string, release chan struct{}) {
 	release = make(chan struct{})
 	url = startApp(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "8")
 		fmt.Fprint(w, "half")
 		w.(http.Flusher).Flush()
-		began <- struct{}{}
 		select {
 		case <-release:
 			fmt.Fprint(w, "full")
 		case <-r.Context().Done():
 		}
 	})
-	return url, began, release
+	return url, release
 }
 
 type answer struct {
@@ -263,19 +271,22 @@ type answer struct {
 	err  error
 }
 
-// getLater is get for an answer that takes its time.
-func getLater(t *testing.T, server, url string) <-chan answer {
-	client := visitor(t, server)
+// getHalf returns when half of slowApp's answer is there.
+func getHalf(t *testing.T, server, url string) (rest <-chan answer) {
+	t.Helper()
+	resp, err := visitor(t, server).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := make([]byte, 4)
+	if _, err := io.ReadFull(resp.Body, half); err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan answer, 1)
 	go func() {
-		resp, err := client.Get(url)
-		if err != nil {
-			done <- answer{err: err}
-			return
-		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		done <- answer{string(body), err}
+		done <- answer{string(half) + string(body), err}
 	}()
 	return done
 }
@@ -283,10 +294,9 @@ func getLater(t *testing.T, server, url string) <-chan answer {
 func TestDrain(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	app, half, release := slowApp(t)
+	app, release := slowApp(t)
 	c := start(t, app, "--server", base)
-	got := getLater(t, base, c.next("ready").URL)
-	<-half
+	got := getHalf(t, base, c.next("ready").URL)
 	c.signal(syscall.SIGTERM)
 	c.next("draining")
 	close(release)
@@ -302,10 +312,9 @@ func TestDrain(t *testing.T) {
 func TestGraceIsOver(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	app, half, _ := slowApp(t)
+	app, _ := slowApp(t)
 	c := start(t, app, "--server", base, "--grace", "0")
-	got := getLater(t, base, c.next("ready").URL)
-	<-half
+	got := getHalf(t, base, c.next("ready").URL)
 	c.signal(syscall.SIGTERM)
 	if code := c.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -318,11 +327,10 @@ func TestGraceIsOver(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	app, half, _ := slowApp(t)
+	app, _ := slowApp(t)
 	file := filepath.Join(t.TempDir(), "url")
 	c := start(t, app, "--server", base, "--grace", "1h", "--url-file", file)
-	got := getLater(t, base, c.next("ready").URL)
-	<-half
+	got := getHalf(t, base, c.next("ready").URL)
 	c.signal(os.Interrupt)
 	c.next("draining")
 	c.signal(syscall.SIGTERM)
@@ -354,16 +362,38 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
+func TestNotTakenBack(t *testing.T) {
+	home(t)
+	door := newDoor(t, startServer(t, server.Config{}))
+	c := start(t, "3000", "--server", door.url)
+	c.next("ready")
+	door.leadTo(startApp(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Tunnel-Error", "not_found")
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	door.slam()
+	if code := c.exit(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if e := c.last(); e.Event != "closed" || e.Code != "not_found" || e.Cause == "" {
+		t.Errorf("the last event is %s", e.line)
+	}
+	wantText(t, c.stderr.String(), "(not_found)")
+}
+
 func TestServerGoes(t *testing.T) {
 	home(t)
 	base, stop := startServerUntil(t, server.Config{})
 	c := start(t, "3000", "--server", base)
 	c.next("ready")
 	stop()
-	if e := c.next("draining"); !strings.Contains(e.Cause, "server") {
-		t.Errorf("cause %q", e.Cause)
+	e := <-c.events
+	if e.Event == "draining" { // unless both come at once
+		e = c.next("disconnected")
 	}
-	c.next("disconnected")
+	if e.Event != "disconnected" || !strings.Contains(e.Cause, "server") {
+		t.Errorf("event %s", e.line)
+	}
 	c.signal(syscall.SIGTERM) // while it tries to reconnect
 	if code := c.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -468,7 +498,15 @@ func TestURLFile(t *testing.T) {
 
 func TestURLFileCannotBeWritten(t *testing.T) {
 	home(t)
-	for _, file := range []string{"missing/url", ".", "/dev/null"} {
+	// A socket stands for what is no regular file: a device would be lost to the
+	// whole machine, should the check ever fail.
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, file := range []string{"missing/url", ".", socket} {
 		c := start(t, "3000", "--server", "http://"+closedPort(t), "--url-file", file)
 		if code := c.exit(); code != 2 {
 			t.Errorf("%s: exit code %d", file, code)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,8 +34,11 @@ type leaks struct{ m *testing.M }
 
 func (l leaks) Run() int {
 	// What the developer has set says nothing about the tests.
-	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "TUNNEL_TOKEN", "TUNNEL_SERVER"} {
-		os.Unsetenv(v)
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "TUNNEL_") || strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
+			os.Unsetenv(name)
+		}
 	}
 	code := l.m.Run()
 	if err := goleak.Find(); code == 0 && err != nil {
@@ -85,6 +89,7 @@ func setupScript(e *testscript.Env) error {
 	e.Setenv("CLOSED", closedPort(t))
 	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 	e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each process waits a second for races
 	return nil
 }
 

@@ -9,13 +9,16 @@ import (
 
 // urlFile is where other programs find the public URL while it answers.
 type urlFile struct {
-	path    string
+	path    string // "": nobody wants it
 	content string // "": not written
 }
 
 // newURLFile checks that path can be written, and removes what a client that was
 // killed left there: who waits for the file must not find an old URL.
 func newURLFile(path string) (*urlFile, error) {
+	if path == "" {
+		return &urlFile{}, nil
+	}
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("--url-file %s is not a regular file", path)
@@ -34,6 +37,9 @@ func newURLFile(path string) (*urlFile, error) {
 }
 
 func (u *urlFile) write(url string) error {
+	if u.path == "" {
+		return nil
+	}
 	content := printable(url) + "\n"
 	if err := replaceFile(u.path, []byte(content), 0o644); err != nil {
 		return fmt.Errorf("write --url-file: %w", err)

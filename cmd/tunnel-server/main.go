@@ -20,16 +20,31 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// After the first signal the next one has its usual effect: it ends the process.
-	context.AfterFunc(ctx, stop)
+	// Two, so that a second signal counts however soon it follows the first.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	go endOnSignal(signals, cancel)
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// endOnSignal drains the server on the first signal and ends the process on the
+// second one.
+func endOnSignal(signals <-chan os.Signal, drain func()) {
+	<-signals
+	drain()
+	code := exitSignal
+	if n, ok := (<-signals).(syscall.Signal); ok {
+		code += int(n)
+	}
+	os.Exit(code)
 }
 
 // Exit codes.
 const (
 	exitRuntime = 1
 	exitUsage   = 2
+	exitSignal  = 128 // and the signal's number, as shells have it
 )
 
 // usageError is one of flags and configuration.
