@@ -126,7 +126,7 @@ await "$server" "$logs/server.log" 's/.*"msg":"listening".*"addr":"\([^"]*\)".*/
 addr=$found
 echo "The server listens on $addr"
 
-"$root/bin/tunnel-client" http --server "http://$addr" --json --log-level debug --grace 2s ${name[@]+"${name[@]}"} "$target" \
+XDG_STATE_HOME="$logs" "$root/bin/tunnel-client" http --server "http://$addr" --json --log-level debug --grace 2s ${name[@]+"${name[@]}"} "$target" \
   >"$logs/client.out" 2>"$logs/client.log" &
 client=$!
 pids+=("$client")

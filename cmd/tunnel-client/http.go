@@ -31,6 +31,7 @@ func (p process) expose(ctx context.Context, c *config) error {
 		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
 	}
 	x := &exposed{config: c, out: newOutput(p, c)}
+	defer x.out.close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
 	l, err := c.open(drain)
 	if err != nil {

@@ -8,10 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -27,6 +25,7 @@ import (
 type output interface {
 	change(change)
 	request(forward.Exchange)
+	close() // what was shown is written when it returns, or can't be
 }
 
 // change is a tunnel.Event as it is shown.
@@ -48,7 +47,7 @@ func newOutput(p process, c *config) output {
 	case c.json:
 		return &jsonLines{w: p.stdout, log: c.log}
 	case isTerminal(p.stdout):
-		return &screen{w: p.stdout, server: c.client.Server, color: wantsColor(), now: time.Now}
+		return newScreen(p.stdout, c.client.Server)
 	}
 	return &logLines{log: c.log}
 }
@@ -56,12 +55,6 @@ func newOutput(p process, c *config) output {
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// wantsColor is no-color.org's convention. Older Windows consoles show escape
-// sequences as they are.
-func wantsColor() bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && runtime.GOOS != "windows"
 }
 
 // jsonLines is one JSON object a line for each change.
@@ -94,6 +87,8 @@ func (j *jsonLines) change(c change) {
 
 func (j *jsonLines) request(e forward.Exchange) { logRequest(j.log, e) }
 
+func (j *jsonLines) close() {}
+
 // logLines is the log alone.
 type logLines struct{ log *slog.Logger }
 
@@ -117,91 +112,11 @@ func (l *logLines) change(c change) {
 
 func (l *logLines) request(e forward.Exchange) { logRequest(l.log, e) }
 
+func (l *logLines) close() {}
+
 func logRequest(log *slog.Logger, e forward.Exchange) {
 	log.Debug("request", "method", e.Method, "path", e.Path, "status", e.Status,
 		"bytes", e.Bytes, "duration", e.Duration, "code", string(e.Code))
-}
-
-// screen is for a person: a column of labels and one of values, then a line for
-// each change and request.
-type screen struct {
-	mu     sync.Mutex
-	w      io.Writer
-	server string
-	color  bool
-	now    func() time.Time
-}
-
-func (s *screen) change(c change) {
-	if c.event == tunnel.Ready {
-		s.print("Status       online\n" +
-			"Server       " + printable(s.server) + "\n" +
-			"Forwarding   " + printable(c.url) + " -> " + printable(c.target) + "\n" +
-			"Stop         Ctrl-C\n\n")
-		return
-	}
-	line := string(c.event)
-	switch {
-	case c.event == tunnel.Draining && c.byUser:
-		line += fmt.Sprintf(", %s in flight; press Ctrl-C again to stop at once", plural(c.inFlight, "request"))
-	case c.cause != "":
-		line += ": " + c.cause
-		if c.code != "" {
-			line += " (" + string(c.code) + ")"
-		}
-	}
-	s.print(s.clock() + "  " + printable(line) + "\n")
-}
-
-func (s *screen) request(e forward.Exchange) {
-	status := "cut off"
-	if e.Status != 0 {
-		status = fmt.Sprintf("%d", e.Status)
-	}
-	if e.Code != "" {
-		status += " " + string(e.Code)
-	}
-	s.print(fmt.Sprintf("%s  %-7s %s  %s  %s\n",
-		s.clock(), printable(e.Method), printable(e.Path), s.colored(status, e.Status), short(e.Duration)))
-}
-
-func (s *screen) clock() string { return s.now().Format(time.TimeOnly) }
-
-func (s *screen) print(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	io.WriteString(s.w, text) // a terminal that has gone away needs nothing
-}
-
-// colored makes what went well green, what the visitor did wrong yellow, and the
-// rest red (ECMA-48, SGR).
-func (s *screen) colored(text string, status int) string {
-	if !s.color {
-		return text
-	}
-	color := "31"
-	switch {
-	case status >= 100 && status < 400:
-		color = "32"
-	case status >= 400 && status < 500:
-		color = "33"
-	}
-	return "\x1b[" + color + "m" + text + "\x1b[0m"
-}
-
-func plural(n int64, one string) string {
-	if n != 1 {
-		one += "s"
-	}
-	return fmt.Sprintf("%d %s", n, one)
-}
-
-// short leaves out digits that nobody reads.
-func short(d time.Duration) string {
-	if d >= time.Second {
-		return d.Round(10 * time.Millisecond).String()
-	}
-	return d.Round(100 * time.Microsecond).String()
 }
 
 // printable makes a text that came over the network one line without control

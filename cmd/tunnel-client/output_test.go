@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,14 +14,35 @@ import (
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-func newScreen() (*screen, *strings.Builder) {
+// noonScreen is a screen without color whose clock stands still.
+func noonScreen() (*screen, *strings.Builder) {
 	b := new(strings.Builder)
-	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	return &screen{w: b, server: "https://tunnel.example", now: func() time.Time { return noon }}, b
+	s := newScreen(b, "https://tunnel.example")
+	s.color = false
+	s.now = func() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
+	return s, b
+}
+
+// A terminal that is held (Ctrl-S) holds no request up.
+func TestScreenHeld(t *testing.T) {
+	r, w := io.Pipe()
+	s := newScreen(w, "")
+	for range 2 * maxLines {
+		s.request(forward.Exchange{Method: "GET", Path: "/", Status: 200})
+	}
+	s.change(change{event: tunnel.Disconnected})
+	done := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(r)
+		done <- string(b)
+	}()
+	s.close()
+	w.Close()
+	wantText(t, <-done, "lines left out\n", "disconnected\n")
 }
 
 func TestScreen(t *testing.T) {
-	s, b := newScreen()
+	s, b := noonScreen()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	show := func(e tunnel.Event, inFlight int64) {
 		c := newChange(ctx, e, "http://localhost:3000")
@@ -49,6 +71,7 @@ Stop         Ctrl-C
 12:00:00  draining, 1 request in flight; press Ctrl-C again to stop at once
 12:00:00  closed: it was taken away (token_revoked)
 `
+	s.close()
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -56,20 +79,22 @@ Stop         Ctrl-C
 
 // A visitor chooses the path, and must not command the user's terminal.
 func TestScreenEscapes(t *testing.T) {
-	s, b := newScreen()
+	s, b := noonScreen()
 	s.request(forward.Exchange{Method: "GE\x1bT", Path: "/\x1b]0;title\x07\r\n/a\u009b2J\xff\u202e", Status: 200})
 	want := `12:00:00  GE\x1bT /\x1b]0;title\x07\x0d\x0a/a\u009b2J\xff\u202e  200  0s` + "\n"
+	s.close()
 	if got := b.String(); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
 func TestColor(t *testing.T) {
-	s, b := newScreen()
+	s, b := noonScreen()
 	s.color = true
 	for _, status := range []int{101, 302, 404, 500, 0} {
 		s.request(forward.Exchange{Method: "GET", Path: "/", Status: status})
 	}
+	s.close()
 	wantText(t, b.String(), "\x1b[32m101\x1b[0m", "\x1b[32m302\x1b[0m", "\x1b[33m404\x1b[0m", "\x1b[31m500\x1b[0m", "\x1b[31mcut off\x1b[0m")
 	t.Setenv("TERM", "xterm")
 	for value, want := range map[string]bool{"": true, "1": false} {

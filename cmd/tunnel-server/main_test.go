@@ -74,7 +74,7 @@ func TestEnvironment(t *testing.T) {
 			continue
 		}
 		variable := "TUNNEL_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-		if !regexp.MustCompile(`--`+name+`\b.*\[\$`+variable+`\]`).Match(stdout.Bytes()) {
+		if !regexp.MustCompile(`--` + name + `\b.*\[\$` + variable + `\]`).Match(stdout.Bytes()) {
 			t.Errorf("--help does not show --%s with %s:\n%s", name, variable, stdout.String())
 		}
 	}
