@@ -46,10 +46,6 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(&protocol.Error{Code: protocol.BadRequest, Message: "the session id is not 16 to 128 letters, digits, - and _"})
 		return
 	}
-	if s.draining.Load() {
-		refuse(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"})
-		return
-	}
 	identity, err := s.c.Auth.Authenticate(bearer(r), id)
 	if err != nil {
 		refuse(asError(err, protocol.Unauthorized))
@@ -59,8 +55,13 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(&protocol.Error{Code: protocol.TooManySessions, Message: "the server has as many clients as it takes", Hint: "try again later, or raise --max-sessions on the server"})
 		return
 	}
+	if !s.begin() {
+		refuse(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"})
+		return
+	}
 	conn, kind, err := transport.Accept(w, r)
 	if err != nil {
+		s.running.Done()
 		if e, ok := err.(*protocol.Error); ok {
 			refuse(e)
 			return
@@ -70,7 +71,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	one := &session{server: s, id: id, identity: identity, log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
 	// The handler returns: net/http frees what it held for the request.
-	s.running.Go(func() { one.run(conn) })
+	go func() {
+		defer s.running.Done()
+		one.run(conn)
+	}()
 }
 
 // room reports whether one more session may come. One that is there may come

@@ -133,16 +133,18 @@ func (s *Server) Run(ctx context.Context) error {
 	if w, ok := s.c.Auth.(watcher); ok {
 		watch.Go(func() { w.Run(watching, s.endRevoked) })
 	}
-	defer watch.Wait()
-	defer stopWatching()
-
+	var err error
 	select {
-	case err := <-served:
-		s.end()
-		return fmt.Errorf("server: %w", err)
+	case err = <-served:
+		err = fmt.Errorf("server: %w", err)
 	case <-ctx.Done():
+		s.drain()
 	}
-	return s.drain()
+	stopWatching()
+	watch.Wait() // it ends sessions, too
+	s.end()
+	s.log.Info("stopped")
+	return err
 }
 
 // watcher is an authenticator that notices when tokens are taken away.
@@ -150,15 +152,20 @@ type watcher interface {
 	Run(ctx context.Context, changed func()) error
 }
 
-// drain lets what is under way finish, and ends.
-func (s *Server) drain() error {
+// drain takes no more sessions, and lets what is under way finish.
+func (s *Server) drain() {
 	s.log.Info("draining", "grace", s.c.Grace)
-	s.draining.Store(true)
+	s.refuseSessions()
+	var telling sync.WaitGroup
 	for _, one := range s.all() {
+		telling.Add(1)
 		s.running.Go(func() {
+			defer telling.Done()
 			one.send(&protocol.Message{Drain: &protocol.Drain{Reason: "the server is shutting down"}})
 		})
 	}
+	told := make(chan struct{})
+	s.running.Go(func() { telling.Wait(); close(told) })
 	grace, cancel := context.WithTimeout(context.Background(), s.c.Grace)
 	defer cancel()
 	err := s.http.Shutdown(grace)
@@ -166,18 +173,37 @@ func (s *Server) drain() error {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
 		s.http.Close()
 	}
-	s.end()
-	s.log.Info("stopped")
-	return nil
+	select {
+	case <-told: // bye is to come after it
+	case <-time.After(farewellTime): // but not for those that read nothing
+	}
 }
 
 // end ends all sessions and waits for them.
 func (s *Server) end() {
-	s.draining.Store(true)
+	s.refuseSessions()
 	for _, one := range s.all() {
 		one.end(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"}, s.c.Hold)
 	}
 	s.running.Wait()
+}
+
+// begin counts a session that is about to run, unless the server drains: then
+// running may be waited for.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	s.running.Add(1)
+	return true
+}
+
+func (s *Server) refuseSessions() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining.Store(true)
 }
 
 func (s *Server) all() []*session {
@@ -194,11 +220,15 @@ func (s *Server) all() []*session {
 func (s *Server) endRevoked() {
 	for _, one := range s.all() {
 		if !s.c.Auth.Valid(one.identity) {
-			one.end(&protocol.Error{
-				Code: protocol.TokenRevoked, Message: "the token of this session was taken away",
-				Hint: "ask the server's operator for a new one",
-			}, 0)
+			one.end(errRevoked(), 0)
 		}
+	}
+}
+
+func errRevoked() *protocol.Error {
+	return &protocol.Error{
+		Code: protocol.TokenRevoked, Message: "the token of this session was taken away",
+		Hint: "ask the server's operator for a new one",
 	}
 }
 

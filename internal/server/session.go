@@ -132,6 +132,9 @@ func (s *Server) admit(one *session, resumed bool) error {
 	if old != nil {
 		old.end(&protocol.Error{Code: protocol.SessionFenced, Message: "a newer connection of this session took over"}, s.c.Hold)
 	}
+	if !s.c.Auth.Valid(one.identity) {
+		return errRevoked() // endRevoked did not see it if it came before
+	}
 	return nil
 }
 
@@ -155,6 +158,7 @@ func (s *session) refuseStreams() {
 // serve answers the client's messages until the control stream ends. The error
 // is nil where the client said bye.
 func (s *session) serve() error {
+	drains := false
 	for {
 		m, err := protocol.Read(s.control)
 		if err != nil {
@@ -168,7 +172,8 @@ func (s *session) serve() error {
 			err = s.send(&protocol.Message{Bound: s.bind(m.Bind)})
 		case m.Unbind != nil:
 			s.unbind(m.Unbind.Name)
-		case m.Drain != nil:
+		case m.Drain != nil && !drains: // a second one would cost another goroutine
+			drains = true
 			s.drop(0)
 			s.server.running.Go(s.drained)
 		case m.Bye != nil:

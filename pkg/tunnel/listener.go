@@ -84,7 +84,7 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	connecting, stop := context.WithCancel(running)
 	l.cancel, l.stop = cancel, stop
 	l.tasks.Go(func() { l.run(running, connecting, s) })
-	l.tasks.Go(func() { l.watchSleep(running, time.Now) })
+	l.tasks.Go(func() { l.watchSleep(running) })
 	return l, nil
 }
 
@@ -146,9 +146,10 @@ func (l *Listener) Drain(ctx context.Context) error {
 	return err
 }
 
-// Close gives the name back and ends the connection at once: the server answers
-// what is under way with an error. It returns when everything that the listener
-// started has ended. Closing twice is fine.
+// Close gives the name back and ends the connection at once: visitors see that
+// what is under way was cut off. An http.Server that is shut down closes its
+// listener first, so call Drain before. Close returns when everything that the
+// listener started has ended; closing twice is fine.
 func (l *Listener) Close() error {
 	var leaving sync.WaitGroup
 	for _, s := range l.close() {
@@ -160,13 +161,13 @@ func (l *Listener) Close() error {
 	return nil
 }
 
-// close notes that no new session is wanted, and returns those there are.
+// close notes that no new session is wanted, and returns those that live.
 func (l *Listener) close() []*session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closing = true
 	l.stop()
-	return slices.Clone(l.live)
+	return slices.DeleteFunc(slices.Clone(l.live), func(s *session) bool { return isClosed(s.mux.Done()) })
 }
 
 func (l *Listener) isClosing() bool {
@@ -241,17 +242,14 @@ func (l *Listener) keep(ctx, connecting context.Context, s *session, sessions *s
 // is its end. The error is one after which no session will come.
 func (l *Listener) watch(s *session) (gone <-chan struct{}, err error) {
 	select {
-	case <-s.mux.Done():
-		err = s.err()
-	case <-s.draining:
-	}
-	select {
 	case <-s.draining:
 		l.tell(Draining, errServerDrains)
-	default:
-	}
-	if err == nil {
 		return s.mux.Done(), nil
+	case <-s.mux.Done():
+	}
+	err = s.err()
+	if errors.Is(err, &protocol.Error{Code: protocol.Draining}) {
+		l.tell(Draining, errServerDrains) // it had no time to say so before
 	}
 	l.tell(Disconnected, err)
 	if fatal(err) {

@@ -100,7 +100,11 @@ func interrupted(ctx context.Context, last error) error {
 // watchSleep asks the server for a sign of life when the machine has slept, so
 // that a laptop that is opened is back at once and not when the silence has
 // lasted long enough (R9). The wall clock tells, as the other one may stop.
-func (l *Listener) watchSleep(ctx context.Context, now func() time.Time) {
+func (l *Listener) watchSleep(ctx context.Context) {
+	now := l.client.now
+	if now == nil {
+		now = time.Now
+	}
 	tick := time.NewTicker(sleepCheck)
 	defer tick.Stop()
 	last := now().Round(0)

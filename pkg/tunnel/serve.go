@@ -35,9 +35,10 @@ func (l *Listener) Serve(ctx context.Context, handler http.Handler) error {
 	select {
 	case err = <-served: // the listener has ended for good
 	case <-ctx.Done():
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.client.grace(), 0))
-		if err := l.Drain(grace); errors.Is(err, context.DeadlineExceeded) {
-			l.log.Warn("grace is over, ending what is left", "grace", l.client.grace())
+		grace := max(l.client.grace(), 0)
+		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		if err := l.Drain(draining); errors.Is(err, context.DeadlineExceeded) {
+			l.log.Warn("grace is over, ending what is left", "grace", grace)
 		}
 		cancel()
 		l.Close()

@@ -89,18 +89,16 @@ func (s *session) readControl() {
 	for {
 		m, err := protocol.Read(s.control)
 		switch {
+		case err != nil && isClosed(s.mux.Done()):
+			return // and that is why
 		case err != nil:
-			select {
-			case <-s.mux.Done(): // and that is why
-			default:
-				// Formatted: garbage is no answer of the server's, which may be final.
-				s.end(fmt.Errorf("control stream: %v", err))
-			}
+			// Formatted: garbage is no answer of the server's, which may be final.
+			s.end(fmt.Errorf("control stream: %v", err))
 			return
-		case m.Drain != nil:
-			closeOnce(s.draining)
-		case m.Drained != nil:
-			closeOnce(s.drained)
+		case m.Drain != nil && !isClosed(s.draining):
+			close(s.draining)
+		case m.Drained != nil && !isClosed(s.drained):
+			close(s.drained)
 		case m.Bye != nil:
 			s.end(byeError(m.Bye))
 			return
@@ -108,12 +106,12 @@ func (s *session) readControl() {
 	}
 }
 
-// closeOnce closes c, which only readControl closes.
-func closeOnce(c chan struct{}) {
+func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
+		return true
 	default:
-		close(c)
+		return false
 	}
 }
 

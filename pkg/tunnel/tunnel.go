@@ -68,7 +68,9 @@ type Client struct {
 	Agent string       // says "NAME/VERSION" to the server; default "tunnel-go"
 	Log   *slog.Logger // nil discards; never shows the token
 
-	dial func(ctx context.Context, network, addr string) (net.Conn, error) // of tests
+	// Of tests; nil: the real ones.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	now  func() time.Time
 }
 
 // Options say what a listener claims.

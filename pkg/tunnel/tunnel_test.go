@@ -1,96 +1,105 @@
 package tunnel_test
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/server"
+	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// start runs a server for the test and returns its URL.
-func start(t *testing.T, c server.Config) string {
-	t.Helper()
-	c.Listen = "127.0.0.1:0"
-	if c.Auth == nil {
-		c.Auth = auth.Anonymous{}
-	}
-	if testing.Verbose() {
-		c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	s, err := server.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return "http://" + s.Addr().String()
-}
+var transports = []tunnel.Transport{tunnel.Raw, tunnel.WebSocket}
 
-// visitor returns an HTTP client for which every name is the loopback address.
-func visitor() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			_, port, _ := net.SplitHostPort(addr)
-			return (&net.Dialer{}).DialContext(ctx, network, "127.0.0.1:"+port)
-		},
-	}}
-}
-
-func get(t *testing.T, url string) (int, string) {
-	t.Helper()
-	res, err := visitor().Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(b)
-}
-
-func TestServeHandler(t *testing.T) {
-	for _, transport := range []tunnel.Transport{tunnel.Raw, tunnel.WebSocket, tunnel.Auto} {
-		t.Run(string(transport), func(t *testing.T) {
-			url := start(t, server.Config{})
-			c := &tunnel.Client{Server: url, Transport: transport}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			l, err := c.Listen(ctx, tunnel.Options{Name: "demo"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestListen(t *testing.T) {
+	for _, transport := range append(transports, tunnel.Auto, "") {
+		t.Run("transport="+string(transport), func(t *testing.T) {
+			n := start(t, server.Config{Hold: time.Hour}) // for those that do not say bye
+			told := newEvents()
+			c := &tunnel.Client{Server: n.url(), Transport: transport, Events: told.tell}
+			l := listen(t, c, tunnel.Options{Name: "demo"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				fmt.Fprintf(w, "%s %s %s %s", r.Method, r.Host, r.RequestURI, body)
 			}))
-			if status, body := get(t, l.URL()+"/a;b?c=%2F"); status != 200 || !strings.HasPrefix(body, "GET demo.localhost:") || !strings.HasSuffix(body, " /a;b?c=%2F ") {
-				t.Errorf("got %d %q", status, body)
+			_, port, _ := net.SplitHostPort(n.addr)
+			want := "http://demo.localhost:" + port
+			if l.URL() != want || l.Addr().String() != want || l.Name() != "demo" {
+				t.Errorf("URL %q, Addr %q, Name %q; want %q and demo", l.URL(), l.Addr(), l.Name(), want)
+			}
+			if ready := told.next(t, tunnel.Ready); ready.Name != "demo" || ready.URL != want || ready.Err != nil {
+				t.Errorf("event %+v", ready)
+			}
+			req := n.request(t, "POST", "demo", "/a;b?c=%2F", strings.NewReader("body"))
+			res, body, err := do(req)
+			if err != nil || res.StatusCode != 200 || body != "POST demo.localhost /a;b?c=%2F body" {
+				t.Errorf("got %v %q, %v", res, body, err)
 			}
 			if err := l.Close(); err != nil {
 				t.Error(err)
 			}
-			if status, _ := get(t, l.URL()); status != 404 {
+			if status, _ := n.get(t, "demo", "/"); status != 404 {
 				t.Errorf("after Close: status %d, want 404", status)
 			}
+			if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept after Close: %v, want net.ErrClosed", err)
+			}
+			if closed := told.next(t, tunnel.Closed); closed.Err != nil {
+				t.Errorf("closed because of %v", closed.Err)
+			}
+			told.none(t)
 		})
+	}
+}
+
+func TestListenPicksName(t *testing.T) {
+	n := start(t, server.Config{})
+	l := listen(t, &tunnel.Client{Server: n.url()}, tunnel.Options{}, hello)
+	if err := protocol.CheckName(l.Name()); err != nil {
+		t.Error(err)
+	}
+	if u, err := url.Parse(l.URL()); err != nil || u.Hostname() != l.Name()+".localhost" {
+		t.Errorf("URL %q of name %q, %v", l.URL(), l.Name(), err)
+	}
+	if status, _ := n.get(t, l.Name(), "/"); status != 200 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestConfigError(t *testing.T) {
+	bad := func(*url.URL) (*url.URL, error) { return nil, errors.New("no such proxy") }
+	for name, c := range map[string]*tunnel.Client{
+		"scheme":    {Server: "ftp://127.0.0.1"},
+		"no scheme": {Server: "tunnel.example.com"},
+		"no host":   {Server: "http://:80"},
+		"not a URL": {Server: "http://%zz"},
+		"user":      {Server: "http://sekret:sekret@127.0.0.1"},
+		"bad user":  {Server: "http://sekret:sek ret@127.0.0.1"},
+		"transport": {Transport: "quic"},
+		"token":     {Token: "sekret\nsekret"},
+		"proxy":     {Proxy: bad},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Retry would try for ever what can't work.
+			_, err := c.Listen(t.Context(), tunnel.Options{Retry: true})
+			var config *tunnel.ConfigError
+			if !errors.As(err, &config) {
+				t.Fatalf("got %v, want a ConfigError", err)
+			}
+			if errors.Is(err, tunnel.ErrUnreachable) || strings.Contains(err.Error(), "sek") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	_, err := (&tunnel.Client{}).Listen(t.Context(), tunnel.Options{Name: "Not A Name"})
+	var config *tunnel.ConfigError
+	if !errors.As(err, &config) || codeOf(err) != protocol.NameInvalid {
+		t.Errorf("name: got %v", err)
 	}
 }

@@ -1,0 +1,130 @@
+package tunnel_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/revtun/tunnel/internal/server"
+	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+// middlebox lets WebSockets pass, and does raw to what asks for the other
+// upgrade. It counts both.
+type middlebox struct {
+	raw        func(client net.Conn) verdict
+	raws, webs atomic.Int32
+}
+
+func (m *middlebox) front(head []byte, client net.Conn) verdict {
+	if bytes.Contains(bytes.ToLower(head), []byte("upgrade: websocket")) {
+		m.webs.Add(1)
+		return pass
+	}
+	m.raws.Add(1)
+	return m.raw(client)
+}
+
+// answering is what a middlebox says instead of the server.
+func answering(status string) func(net.Conn) verdict {
+	return func(c net.Conn) verdict {
+		fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 5\r\nConnection: close\r\n\r\nsorry", status)
+		return refuse
+	}
+}
+
+func TestFallback(t *testing.T) {
+	for name, raw := range map[string]func(net.Conn) verdict{
+		"400":    answering("400 Bad Request"),
+		"426":    answering("426 Upgrade Required"),
+		"502":    answering("502 Bad Gateway"),
+		"200":    answering("200 OK"),
+		"closed": func(net.Conn) verdict { return refuse },
+		"mangled behind the 101": func(net.Conn) verdict {
+			return mangle
+		},
+		"the server's own 426, as the header was taken away": func(c net.Conn) verdict {
+			io.WriteString(c, "HTTP/1.1 426 Upgrade Required\r\nTunnel-Error: upgrade_required\r\nContent-Length: 0\r\n\r\n")
+			return refuse
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, server.Config{})
+			r := newRelay(t, n.addr)
+			m := &middlebox{raw: raw}
+			r.judge(m.front)
+			told := newEvents()
+			listen(t, &tunnel.Client{Server: r.url(), Events: told.tell}, tunnel.Options{Name: "demo"}, hello)
+			told.next(t, tunnel.Ready)
+			if status, _ := n.get(t, "demo", "/"); status != 200 {
+				t.Errorf("status %d", status)
+			}
+			if raws, webs := m.raws.Load(), m.webs.Load(); raws != 1 || webs != 1 {
+				t.Errorf("asked %d times for raw and %d for websocket, want once each", raws, webs)
+			}
+			r.cut()
+			told.next(t, tunnel.Disconnected)
+			told.next(t, tunnel.Reconnected)
+			if raws, webs := m.raws.Load(), m.webs.Load(); raws != 1 || webs != 2 {
+				t.Errorf("the way that worked was forgotten: %d times raw, %d websocket", raws, webs)
+			}
+		})
+	}
+}
+
+// A transport that was chosen is the only one.
+func TestNoFallback(t *testing.T) {
+	r := newRelay(t, "nowhere")
+	m := &middlebox{raw: answering("502 Bad Gateway")}
+	r.judge(m.front)
+	if _, err := (&tunnel.Client{Server: r.url(), Transport: tunnel.Raw}).Listen(t.Context(), tunnel.Options{}); err == nil {
+		t.Error("connected")
+	}
+	if raws, webs := m.raws.Load(), m.webs.Load(); raws != 1 || webs != 0 {
+		t.Errorf("asked %d times for raw and %d for websocket", raws, webs)
+	}
+}
+
+// What the server itself refuses, another transport does not get either. Where
+// the refusal is for good, Retry changes nothing.
+func TestRefusalIsNoFallback(t *testing.T) {
+	for code, final := range map[protocol.Code]bool{
+		protocol.Unauthorized: true, protocol.NotFound: true, protocol.NameTaken: true,
+		protocol.SessionTaken: false, protocol.TooManySessions: false, protocol.Draining: false,
+	} {
+		t.Run(string(code), func(t *testing.T) {
+			r := newRelay(t, "nowhere")
+			var asked atomic.Int32
+			r.judge(func(_ []byte, c net.Conn) verdict {
+				asked.Add(1)
+				body := `{"error":{"code":"` + string(code) + `","message":"no"}}`
+				fmt.Fprintf(c, "HTTP/1.1 %d No\r\nTunnel-Error: %s\r\nContent-Length: %d\r\n\r\n%s", code.Status(), code, len(body), body)
+				return refuse
+			})
+			_, err := (&tunnel.Client{Server: r.url()}).Listen(t.Context(), tunnel.Options{Retry: final})
+			if codeOf(err) != code || asked.Load() != 1 {
+				t.Errorf("got %v after %d requests, want %s after one", err, asked.Load(), code)
+			}
+		})
+	}
+}
+
+// Both ways closed: the error tells of both.
+func TestFallbackFails(t *testing.T) {
+	r := newRelay(t, "nowhere")
+	r.judge(func(head []byte, c net.Conn) verdict {
+		if bytes.Contains(head, []byte("websocket")) {
+			return answering("403 Forbidden")(c)
+		}
+		return answering("502 Bad Gateway")(c)
+	})
+	_, err := (&tunnel.Client{Server: r.url()}).Listen(t.Context(), tunnel.Options{})
+	if err == nil || !strings.Contains(err.Error(), "502") || !strings.Contains(err.Error(), "403") {
+		t.Errorf("got %v, want both answers", err)
+	}
+}
