@@ -47,6 +47,9 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, code protocol.Code) 
 	if status == http.StatusServiceUnavailable {
 		header.Set("Retry-After", "2")
 	}
+	if r.ProtoMajor == 1 && r.Body != http.NoBody {
+		header.Set("Connection", "close") // or net/http would wait for the body first
+	}
 	body := new(strings.Builder)
 	switch accepted(r.Header["Accept"]) {
 	case "html":

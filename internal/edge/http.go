@@ -80,6 +80,8 @@ func (h *HTTP) refuse(r *http.Request, v *visit) protocol.Code {
 	case r.Method == http.MethodConnect, v.target == "":
 		// They would make the tunnel a proxy to wherever the visitor likes (S2, S18).
 		return protocol.BadRequest
+	case r.Method == "PRI" && v.target == "*":
+		return protocol.BadRequest // an HTTP/2 preface that is broken: net/http lets it through
 	case len(hosts) > 1, len(hosts) == 1 && hosts[0] != r.Host:
 		return protocol.BadRequest // RFC 9113, section 8.3.1
 	case r.URL.Host != "" && r.URL.Host != r.Host:

@@ -50,7 +50,7 @@ type Options struct {
 // Exchange is one request that was answered, or failed.
 type Exchange struct {
 	Method, Path string
-	Status       int   // 0: cut off
+	Status       int   // 0: cut off before there was one
 	Bytes        int64 // of the answer's body
 	Duration     time.Duration
 	Code         protocol.Code // why the app gave no answer; "": it did

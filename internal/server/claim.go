@@ -62,6 +62,8 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 	n := len(s.names)
 	s.mu.Unlock()
 	switch {
+	case s.server.ownName(name):
+		return &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is the server's own", Hint: "choose another with --name"}
 	case mine && release != nil:
 		return &protocol.Error{Code: protocol.NameTaken, Message: "this session has the name " + name + " already"}
 	case n >= s.server.c.MaxNames:

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -230,6 +231,11 @@ func errRevoked() *protocol.Error {
 		Code: protocol.TokenRevoked, Message: "the token of this session was taken away",
 		Hint: "ask the server's operator for a new one",
 	}
+}
+
+// ownName reports whether name's public host is the server's own.
+func (s *Server) ownName(name string) bool {
+	return s.c.PublicURL != nil && strings.EqualFold(s.c.PublicURL.Hostname(), name+"."+s.c.Domain)
 }
 
 // publicURL is where visitors find host.

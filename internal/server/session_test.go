@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -68,6 +69,18 @@ func TestBindRefusals(t *testing.T) {
 		if b := c.read().Bound; b == nil || b.Error == nil || b.Error.Code != test.want {
 			t.Errorf("%+v: got %+v, want %s", test.bind, b, test.want)
 		}
+	}
+}
+
+// TestOwnName: nobody claims the name that leads to the server itself.
+func TestOwnName(t *testing.T) {
+	n := start(t, server.Config{Domain: "example.test", PublicURL: &url.URL{Scheme: "https", Host: "Tunnel.example.test"}})
+	c := n.connect("", "", "")
+	if b := c.bind("tunnel"); b.Error == nil || b.Error.Code != protocol.NameTaken {
+		t.Errorf("%+v", b)
+	}
+	if b := c.must(c.bind("demo")); b.URL != "https://demo.example.test" {
+		t.Errorf("URL %s", b.URL)
 	}
 }
 

@@ -145,7 +145,8 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 		p.finish()
 		res.Body = &upgraded{ReadWriteCloser: rwc, pool: p}
 	} else {
-		res.Body = &body{ReadCloser: res.Body, pool: p}
+		delete(res.Trailer, protocol.HeaderError) // where it was announced
+		res.Body = &body{ReadCloser: res.Body, pool: p, res: res}
 	}
 	return res, nil
 }
@@ -162,11 +163,21 @@ func (p *Pool) explain(err error) error {
 	}
 }
 
-// body counts its request as under way until it is closed.
+// body counts its request as under way until it is closed. At its end it takes
+// the one trailer away that would pass for the tunnel's own.
 type body struct {
 	io.ReadCloser
 	pool   *Pool
+	res    *http.Response
 	closed atomic.Bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		delete(b.res.Trailer, protocol.HeaderError)
+	}
+	return n, err
 }
 
 func (b *body) Close() error {
@@ -178,10 +189,9 @@ func (b *body) Close() error {
 }
 
 // BeforeWait passes on what [proxy.Forward] flushes by.
-func (b *body) BeforeWait(f func()) {
-	if w, ok := b.ReadCloser.(interface{ BeforeWait(func()) }); ok {
-		w.BeforeWait(f)
-	}
+func (b *body) BeforeWait(f func()) bool {
+	w, ok := b.ReadCloser.(interface{ BeforeWait(func()) bool })
+	return ok && w.BeforeWait(f)
 }
 
 // upgraded is the same for what follows a 101.
