@@ -117,7 +117,7 @@ func proxyRefusal(resp *http.Response, proxy *url.URL, addr string) error {
 	status := statusText(resp.StatusCode)
 	const form = "--proxy http://user:password@host:port"
 	switch resp.StatusCode {
-	case http.StatusProxyAuthRequired:
+	case http.StatusProxyAuthRequired, http.StatusUnauthorized: // tinyproxy's for a wrong password
 		offers := resp.Header.Values("Proxy-Authenticate")
 		switch {
 		case len(offers) > 0 && !offersBasic(offers):

@@ -195,6 +195,7 @@ func TestProxyAnswers(t *testing.T) {
 	for _, tt := range []struct{ name, answer, want string }{
 		{"forbidden", "HTTP/1.1 403 X\r\n\r\n", "many proxies allow port 443 alone"},
 		{"no proxy", "HTTP/1.1 400 X\r\n\r\n", "check that it is a forward proxy"},
+		{"401", "HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n", "it answered 401 Unauthorized: it wants a user and a password"},
 		{"other login", "HTTP/1.1 407 X\r\nProxy-Authenticate: NTLM\r\n\r\n", `it offers "NTLM"`},
 		{"closed", "", "without an answer"},
 		{"garbage", "garbage", "not HTTP"},
