@@ -86,7 +86,7 @@ func codeOfRefusal(code protocol.Code, lost bool) exitCode {
 // unavailable reports whether the server may say yes another time.
 func unavailable(code protocol.Code) bool {
 	switch code {
-	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded:
+	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.AuthUnavailable:
 		return true
 	}
 	return false
@@ -102,6 +102,8 @@ func elsewhere(code protocol.Code) bool {
 	return false
 }
 
+const checkServer = "check --server, it is the URL of the tunnel server itself"
+
 // explain returns err's code, or "", its cause and the way out, or "".
 func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 	var said *protocol.Error
@@ -112,12 +114,15 @@ func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 		case code == protocol.Unauthorized && !c.hasToken:
 			cause, hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN"
 		case hint == "" && elsewhere(code):
-			hint = "check --server, it is the URL of the tunnel server itself"
+			hint = checkServer
 		case hint == "" && unavailable(code):
 			hint = "try again later, or use --retry"
 		}
 	case errors.Is(err, tunnel.ErrUnreachable):
 		code, hint = codeUnreachable, "--retry keeps trying"
+		if errors.Is(err, tunnel.ErrNotTunnelServer) {
+			hint = checkServer
+		}
 		cause = strings.TrimPrefix(err.Error(), tunnel.ErrUnreachable.Error()+": ")
 	default:
 		cause = err.Error()

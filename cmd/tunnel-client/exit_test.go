@@ -65,6 +65,10 @@ func TestReport(t *testing.T) {
 			fmt.Errorf("%w: %w", tunnel.ErrUnreachable, errors.Join(errors.New("raw: no"), errors.New("websocket: no"))),
 			"raw: no; websocket: no (server_unreachable): --retry keeps trying",
 		},
+		{
+			fmt.Errorf("%w: %w", tunnel.ErrUnreachable, tunnel.ErrNotTunnelServer),
+			"no tunnel server answers there (server_unreachable): check --server, it is the URL of the tunnel server itself",
+		},
 		{signalError{os.Interrupt}, "ended at once by a second signal"},
 	} {
 		var b strings.Builder

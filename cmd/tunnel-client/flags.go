@@ -50,7 +50,7 @@ func httpFlags() []cli.Flag {
 		span("grace", 30*time.Second, "`TIME` that requests under way may take to finish at the end"),
 		yes("retry", "keep trying where the server cannot be reached at first"),
 		yes("json", "print one JSON object a line for each change of the connection, the first when it is ready"),
-		str("url-file", "", "none", "`FILE` to write the public URL to when it is ready, removed at the end"),
+		str("url-file", "", "none", "`FILE` to write the public URL to when it is ready, removed at the end; a script that waits for it removes an old one first"),
 		str("log-format", "text", "", "`FORMAT` of the log: text or json"),
 		str("log-level", "info", "", "`LEVEL` of the log: debug (with a line a request), info, warn or error"),
 	}

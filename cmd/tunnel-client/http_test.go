@@ -467,18 +467,9 @@ func TestURLFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "url")
 	writeFile(t, file, "left by a client that was killed\n")
 
-	c := start(t, "3000", "--server", "http://"+closedPort(t), "--url-file", file)
-	c.exit()
-	if _, err := os.Stat(file); err == nil {
-		t.Error("an old URL file survives the start")
-	}
-
-	c = start(t, "3000", "--server", base, "--url-file", file)
+	c := start(t, "3000", "--server", base, "--url-file", file)
 	url := c.next("ready").URL
-	eventually(t, "the URL file appears", func() bool { _, err := os.Stat(file); return err == nil })
-	if data, _ := os.ReadFile(file); string(data) != url+"\n" {
-		t.Errorf("the URL file holds %q, want %q", data, url)
-	}
+	eventually(t, "the URL file has the new URL", func() bool { data, _ := os.ReadFile(file); return string(data) == url+"\n" })
 	c.signal(syscall.SIGTERM)
 	c.exit()
 	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) != 0 {
@@ -493,6 +484,34 @@ func TestURLFile(t *testing.T) {
 	c.exit()
 	if data, _ := os.ReadFile(file); string(data) != "another client's\n" {
 		t.Errorf("the other client's URL file holds %q", data)
+	}
+}
+
+// A client that gets no name leaves the file alone, as that may be another's who
+// has it.
+func TestURLFileOfAnotherClient(t *testing.T) {
+	home(t)
+	base := startServer(t, server.Config{})
+	file := filepath.Join(t.TempDir(), "url")
+	first := start(t, "3000", "--server", base, "--name", "demo", "--url-file", file)
+	url := first.next("ready").URL
+	eventually(t, "the URL file appears", func() bool { _, err := os.Stat(file); return err == nil })
+	for code, args := range map[int][]string{
+		4: {"--server", base, "--name", "demo"},
+		5: {"--server", "http://" + closedPort(t)},
+	} {
+		second := start(t, append(args, "3000", "--url-file", file)...)
+		if got := second.exit(); got != code {
+			t.Errorf("exit code %d, want %d", got, code)
+		}
+		if data, _ := os.ReadFile(file); string(data) != url+"\n" {
+			t.Errorf("after exit code %d the file holds %q, want %q", code, data, url)
+		}
+	}
+	first.signal(syscall.SIGTERM)
+	first.exit()
+	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

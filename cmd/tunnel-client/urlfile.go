@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,8 +12,10 @@ type urlFile struct {
 	content string // "": not written
 }
 
-// newURLFile checks that path can be written, and removes what a client that was
-// killed left there: who waits for the file must not find an old URL.
+// newURLFile checks that path can be written. A file that is there stays until
+// the name is claimed: it may be of another client that runs, which refuses this
+// one the name. It may also be of one that was killed: who waits for the file
+// removes it first.
 func newURLFile(path string) (*urlFile, error) {
 	if path == "" {
 		return &urlFile{}, nil
@@ -29,9 +30,6 @@ func newURLFile(path string) (*urlFile, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--url-file %s cannot be written: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("--url-file %s cannot be replaced: %w", path, err)
 	}
 	return &urlFile{path: path}, nil
 }

@@ -30,7 +30,7 @@ func flags() []cli.Flag {
 		return &cli.IntFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
 	}
 	return []cli.Flag{
-		str("listen", "127.0.0.1:8080", "`ADDR` for visitors and clients"),
+		str("listen", "127.0.0.1:8080", "`HOST:PORT` for visitors and clients"),
 		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
 		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
 		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
@@ -57,7 +57,7 @@ func env(flag string) []string {
 // configure makes the server's configuration of the flags.
 func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	config := server.Config{
-		Listen:         c.String("listen"),
+		Listen:         text(c, "listen"),
 		Grace:          c.Duration("grace"),
 		Hold:           c.Duration("hold"),
 		Park:           c.Duration("park"),
@@ -72,11 +72,14 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	if err := positive(c); err != nil {
 		return config, err
 	}
+	if err := checkListen(config.Listen); err != nil {
+		return config, err
+	}
 	var err error
 	if config.Log, err = logger(c, stderr); err != nil {
 		return config, err
 	}
-	if config.Domain, err = domain(c.String("domain")); err != nil {
+	if config.Domain, err = domain(text(c, "domain")); err != nil {
 		return config, err
 	}
 	if config.PublicURL, err = publicURL(c.String("public-url")); err != nil {
@@ -87,6 +90,31 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	}
 	config.Auth, err = authenticator(c, config.Log)
 	return config, err
+}
+
+// text is the value of a flag that has a default. An empty one is a variable
+// that was not filled in.
+func text(c *cli.Context, name string) string {
+	if s := c.String(name); s != "" {
+		return s
+	}
+	for _, f := range flags() {
+		if s, ok := f.(*cli.StringFlag); ok && s.Name == name {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+func checkListen(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "" {
+		return fmt.Errorf("--listen %q is not HOST:PORT: give one such as 127.0.0.1:8080, or :8080 for all addresses", addr)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("--listen %q: there is no port %q: use 1 to 65535, or 0 for any that is free", addr, port)
+	}
+	return nil
 }
 
 // positive refuses limits that would let nothing through.
@@ -106,11 +134,11 @@ func positive(c *cli.Context) error {
 
 func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+	if err := level.UnmarshalText([]byte(text(c, "log-level"))); err != nil {
 		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", c.String("log-level"))
 	}
 	o := &slog.HandlerOptions{Level: level}
-	switch c.String("log-format") {
+	switch text(c, "log-format") {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), nil
 	case "json":
@@ -163,8 +191,11 @@ func prefixes(list string) ([]netip.Prefix, error) {
 // authenticator decides who may connect. Without tokens the door is open on a
 // loopback address only, unless --anonymous says otherwise (S12).
 func authenticator(c *cli.Context, log *slog.Logger) (auth.Authenticator, error) {
-	// An empty value is a variable that was not filled in, not a wish for no tokens.
 	if c.IsSet("token-file") {
+		if c.String("token-file") == "" {
+			// A variable that was not filled in is no wish to go without.
+			return nil, errors.New("--token-file names no file")
+		}
 		if c.Bool("anonymous") {
 			return nil, errors.New("--token-file and --anonymous exclude each other: choose who may connect")
 		}
@@ -175,8 +206,8 @@ func authenticator(c *cli.Context, log *slog.Logger) (auth.Authenticator, error)
 		return tokens, nil
 	}
 	if !c.Bool("anonymous") {
-		if !loopback(c.String("listen")) {
-			return nil, fmt.Errorf("--listen %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", c.String("listen"))
+		if listen := text(c, "listen"); !loopback(listen) {
+			return nil, fmt.Errorf("--listen %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", listen)
 		}
 		log.Warn("no --token-file: every client is let in, from this machine only as the address is a loopback one")
 	}

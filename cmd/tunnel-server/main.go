@@ -94,7 +94,9 @@ func withDefault(args []string) []string {
 }
 
 func onUsageError(_ *cli.Context, err error, _ bool) error {
-	return usageError{fmt.Errorf("%w (see tunnel-server serve --help)", err)}
+	// Package cli writes flags as package flag does.
+	text := strings.NewReplacer("defined: -", "defined: --", "argument: -", "argument: --", "for flag -", "for flag --").Replace(err.Error())
+	return usageError{fmt.Errorf("%s (see tunnel-server serve --help)", text)}
 }
 
 func serve(stderr io.Writer) cli.ActionFunc {

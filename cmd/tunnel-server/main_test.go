@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -33,14 +34,17 @@ func TestRefusesToStart(t *testing.T) {
 		"public without tokens": {"serve --listen 0.0.0.0:0", "--token-file FILE, or --anonymous"},
 		"all without tokens":    {"--listen :0", "--token-file FILE, or --anonymous"},
 		"name without tokens":   {"--listen example.com:0", "--token-file FILE, or --anonymous"},
+		"listen without port":   {"--listen 127.0.0.1", `"127.0.0.1" is not HOST:PORT`},
+		"listen on no port":     {"--listen 127.0.0.1:", "is not HOST:PORT"},
+		"listen on 99999":       {"--listen 127.0.0.1:99999", `no port "99999"`},
 		"missing token file":    {"--token-file " + filepath.Join(dir, "none"), "none"},
 		"empty token file":      {"--token-file " + empty, "token"},
-		"no token file named":   {"--token-file= --anonymous=false", "token"},
+		"no token file named":   {"--token-file= --anonymous=false", "--token-file names no file"},
 		"both":                  {"--anonymous --token-file " + good, "exclude each other"},
-		"unknown flag":          {"--lissten x", "--help"},
+		"unknown flag":          {"--lissten x", "defined: --lissten (see tunnel-server serve --help)"},
 		"unknown command":       {"sreve", `"sreve"`},
 		"unknown argument":      {"serve now", `"now"`},
-		"duration":              {"--hold 60", "--help"},
+		"duration":              {"--park 10", "flag --park: "},
 		"negative":              {"--grace -1s", "negative"},
 		"no sessions":           {"--max-sessions 0", "above 0"},
 		"domain with scheme":    {"--domain https://example.com", "without scheme"},
@@ -89,6 +93,18 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestEmptyVariables: one that was not filled in is the flag's default, but for
+// the token file's, which would leave the door open.
+func TestEmptyVariables(t *testing.T) {
+	for _, f := range flags() {
+		t.Setenv(env(f.Names()[0])[0], "")
+	}
+	var stderr bytes.Buffer // the token file is looked at last
+	if code := run(t.Context(), []string{"tunnel-server"}, io.Discard, &stderr); code != exitUsage || stderr.String() != "tunnel-server: --token-file names no file\n" {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
 // TestServes: tunnel-server alone is tunnel-server serve, says that the door is
 // open, and ends with 0.
 func TestServes(t *testing.T) {
@@ -124,8 +140,13 @@ func TestServes(t *testing.T) {
 func TestAddressInUse(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
 	var stderr bytes.Buffer
-	if code := run(ctx, []string{"tunnel-server", "--listen", "127.0.0.1:99999"}, io.Discard, &stderr); code != exitRuntime || stderr.Len() == 0 {
+	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || stderr.Len() == 0 {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }

@@ -29,7 +29,8 @@ func (i Identity) OfSession() bool { return strings.HasPrefix(i.ID, "session:") 
 type Authenticator interface {
 	// Authenticate returns the identity of who shows token on session; token is
 	// empty where none was shown. The error is a [*protocol.Error] with
-	// [protocol.Unauthorized].
+	// [protocol.Unauthorized], or [protocol.AuthUnavailable] while nobody can be
+	// told from anybody.
 	Authenticate(token, session string) (Identity, error)
 	// Valid says whether id may stay. False: its token was taken away, and the
 	// sessions of id are to end.

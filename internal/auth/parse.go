@@ -14,6 +14,9 @@ const (
 	maxToken = 4096
 )
 
+// errNoToken is of a file that was read, and lets nobody in.
+var errNoToken = errors.New("holds no token")
+
 // parse returns the sum of each token in data. The tokens themselves are not
 // kept.
 func parse(data []byte) (map[digest]Identity, error) {
@@ -36,7 +39,7 @@ func parse(data []byte) (map[digest]Identity, error) {
 		sums[sum] = identity("token:", sum)
 	}
 	if len(sums) == 0 {
-		return nil, errors.New("holds no token")
+		return nil, errNoToken
 	}
 	return sums, nil
 }

@@ -61,28 +61,37 @@ func OpenTokens(path string, log *slog.Logger) (*Tokens, error) {
 // are compared in constant time.
 func (t *Tokens) Authenticate(token, _ string) (Identity, error) {
 	sum := sha256.Sum256([]byte(token))
-	if !t.known(sum) {
+	known, err := t.known(sum)
+	switch {
+	case err != nil:
+		return Identity{}, err
+	case !known:
 		return Identity{}, refusal(token)
 	}
 	return identity("token:", sum), nil
 }
 
-func (t *Tokens) known(sum digest) bool {
+// known has an error while nobody can be known.
+func (t *Tokens) known(sum digest) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refresh()
 	if t.bad != nil {
-		return false
+		// Not Unauthorized, which would make clients give up: the file may be amid
+		// being written. What is wrong with it is for the server's log.
+		return false, &protocol.Error{
+			Code:    protocol.AuthUnavailable,
+			Message: "the server cannot check tokens now, and lets nobody in",
+			Hint:    "try again later; the server's log says why",
+		}
 	}
 	found := 0
 	for s := range t.sums {
 		found |= subtle.ConstantTimeCompare(s[:], sum[:])
 	}
-	return found == 1
+	return found == 1, nil
 }
 
-// refusal is the same whether the token is unknown or the file is bad: the
-// state of the server's files is for its log.
 func refusal(token string) error {
 	e := &protocol.Error{
 		Code:    protocol.Unauthorized,
@@ -97,7 +106,7 @@ func refusal(token string) error {
 }
 
 // Valid implements [Authenticator]: it is true while the token of id is in the
-// file, as it was when the file was good last.
+// file, as it was when the file could be read last.
 func (t *Tokens) Valid(id Identity) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -154,6 +163,12 @@ func (t *Tokens) refresh() {
 		return
 	}
 	sums, err := parse(data)
+	if err == errNoToken && len(t.sums) > 0 {
+		// The last one was taken away. A file that is just being written looks the
+		// same for a moment, which Run waits for.
+		t.sums = nil
+		t.version++
+	}
 	if err != nil {
 		t.reject(err)
 		return

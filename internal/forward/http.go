@@ -24,6 +24,11 @@ const (
 	// POST. Servers close idle connections after 2 s (gunicorn), 5 s (Node) and
 	// more; a POST that meets the closing would be lost.
 	fresh = time.Second
+	// continueTimeout is how long the app may leave Expect: 100-continue unanswered
+	// before the body goes out all the same. Apps that know no Expect wait for the
+	// body (RFC 9110, section 10.1.1); called directly they get it after 1 s, which
+	// is too short for an app that looks the sender up before it accepts (R28).
+	continueTimeout = 5 * time.Second
 )
 
 // HTTP is the handler that calls the local app. Make it with [New].
@@ -62,7 +67,7 @@ func New(target Target, o Options) *HTTP {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &HTTP{target: target, o: o}
-	f.h1 = &proxy.Transport{Dial: f.dial, Fresh: fresh, HeaderTimeout: o.Timeout}
+	f.h1 = &proxy.Transport{Dial: f.dial, Fresh: fresh, HeaderTimeout: o.Timeout, ContinueTimeout: continueTimeout}
 	if target.Scheme != "http" {
 		f.h2 = f.http2()
 	}
@@ -76,6 +81,7 @@ func (f *HTTP) http2() *http.Transport {
 		TLSClientConfig:       f.tls("h2"),
 		DisableCompression:    true,
 		ResponseHeaderTimeout: f.o.Timeout,
+		ExpectContinueTimeout: continueTimeout,
 		Protocols:             new(http.Protocols),
 	}
 	if f.target.Scheme == "https" {
@@ -179,10 +185,16 @@ func (f *HTTP) transport(r *http.Request) http.RoundTripper {
 	switch {
 	case f.h2 == nil, r.Header.Get("Upgrade") != "":
 		return f.h1
-	case f.target.Scheme == "h2c", strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+	case f.target.Scheme == "h2c", isGRPC(r.Header.Get("Content-Type")):
 		return f.h2
 	}
 	return f.h1
+}
+
+// isGRPC tells gRPC from gRPC-Web, which is for HTTP/1.1.
+func isGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 // url is for http.Transport: where to connect, and in Opaque the request target

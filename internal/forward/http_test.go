@@ -403,15 +403,19 @@ func TestClose(t *testing.T) {
 		f := New(target, Options{})
 		s := httptest.NewServer(f)
 		exchange(t, s.Listener.Addr().String(), "GET / HTTP/1.1", "Host: demo.example.com", "Connection: close")
-		f.Close()
+		s.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		select {
-		case <-closed:
-		case <-ctx.Done():
-			t.Errorf("%s: the connection to the app stays", scheme)
+		for done := false; !done; {
+			f.Close() // net/http notes a little late that a connection is idle
+			select {
+			case <-closed:
+				done = true
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("%s: the connection to the app stays", scheme)
+			}
 		}
 		cancel()
-		s.Close()
 	}
 }
 
@@ -441,4 +445,93 @@ func (c *closingConn) Read(p []byte) (int, error) {
 		c.once.Do(func() { c.closed <- struct{}{} })
 	}
 	return n, err
+}
+
+// TestExpectIgnored: an app that knows no Expect gets the body in the end.
+func TestExpectIgnored(t *testing.T) {
+	t.Parallel() // it waits for continueTimeout
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		r := bufio.NewReader(c)
+		for line := "-"; line != "\r\n"; {
+			if line, err = r.ReadString('\n'); err != nil {
+				return
+			}
+		}
+		body := make([]byte, 5)
+		io.ReadFull(r, body)
+		fmt.Fprintf(c, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n%s", body)
+	}()
+	c, err := net.Dial("tcp", front(t, l.Addr().String(), Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil || res.StatusCode != http.StatusContinue {
+		t.Fatalf("got %v, %v; want 100", res, err)
+	}
+	io.WriteString(c, "hello")
+	if res, err = http.ReadResponse(r, nil); err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(res.Body); string(body) != "hello" {
+		t.Errorf("got %d %q", res.StatusCode, body)
+	}
+}
+
+// TestExpectRefusedOverHTTP2: no byte of the body goes to an app that has not
+// accepted it (R28), nor does the visitor hear that it did.
+func TestExpectRefusedOverHTTP2(t *testing.T) {
+	decide := make(chan struct{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-decide
+		w.WriteHeader(http.StatusUnauthorized)
+	})}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	c, err := net.Dial("tcp", front(t, "h2c://"+l.Addr().String(), Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+	c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if n, err := c.Read(make([]byte, 100)); err == nil {
+		t.Errorf("%d bytes before the app decided", n)
+	}
+	close(decide)
+	c.SetReadDeadline(time.Now().Add(patience))
+	if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != http.StatusUnauthorized {
+		t.Errorf("got %v, %v", res, err)
+	}
+}
+
+func TestIsGRPC(t *testing.T) {
+	for contentType, want := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc;x=y": true,
+		"application/grpc-web": false, "application/grpc-web+proto": false, "application/json": false, "": false,
+	} {
+		if isGRPC(contentType) != want {
+			t.Errorf("%q: %v", contentType, !want)
+		}
+	}
 }

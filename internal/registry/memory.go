@@ -48,6 +48,9 @@ func (m *Memory) Bind(ctx context.Context, r *Route) (Release, error) {
 		}
 		release, living := m.claim(r, dead)
 		if release != nil {
+			if living != nil && living.route.Lost != nil {
+				living.route.Lost()
+			}
 			return release, nil
 		}
 		if living == nil || dead != nil || m.alive(ctx, living.route) {
@@ -59,7 +62,8 @@ func (m *Memory) Bind(ctx context.Context, r *Route) (Release, error) {
 
 // claim gives r its name where that is free, r's owner's, or bound by dead.
 // Otherwise release is nil, and living is the entry whose route r's owner may
-// ask for a sign of life, if it is one.
+// ask for a sign of life, if it is one; with a release it is the one that r
+// replaced.
 func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -72,13 +76,15 @@ func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 		e.held.end()
 	case e != dead:
 		return nil, e
+	default:
+		living = e
 	}
 	if m.names == nil {
 		m.names = make(map[string]*entry)
 	}
 	bound := &entry{route: r}
 	m.names[r.Name] = bound
-	return func(d time.Duration) { m.release(bound, d) }, nil
+	return func(d time.Duration) { m.release(bound, d) }, living
 }
 
 // alive asks r for a sign of life. What it says counts only while ctx lasts.

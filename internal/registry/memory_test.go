@@ -470,3 +470,25 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	})
 }
+
+// Who loses a name by silence is told, once, and a live one is not.
+func TestLost(t *testing.T) {
+	m := &Memory{}
+	lost, alive := 0, true
+	first := &Route{Name: "demo", Owner: "a", Alive: func(context.Context) bool { return alive }, Lost: func() { lost++ }}
+	if _, err := m.Bind(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Bind(t.Context(), &Route{Name: "demo", Owner: "a"}); !errors.Is(err, ErrTaken) || lost != 0 {
+		t.Fatalf("alive: %v, lost %d times", err, lost)
+	}
+	alive = false
+	release, err := m.Bind(t.Context(), &Route{Name: "demo", Owner: "a"})
+	if err != nil || lost != 1 {
+		t.Fatalf("silent: %v, lost %d times", err, lost)
+	}
+	release(0)
+	if lost != 1 {
+		t.Errorf("lost %d times in the end", lost)
+	}
+}

@@ -48,6 +48,9 @@ type Route struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Alive asks the client for a sign of life, until ctx ends; nil: it is alive.
 	Alive func(ctx context.Context) bool
+	// Lost is called when the name went to another route because Alive gave no
+	// sign; nil: nobody is told.
+	Lost func()
 }
 
 // Info is what List tells of a name.

@@ -73,6 +73,11 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 		Name: name, Owner: s.owner, Kind: protocol.KindHTTP, Policy: p,
 		HTTP:  s.pool.Route(name),
 		Alive: func(ctx context.Context) bool { _, err := s.mux.Ping(ctx); return err == nil },
+		Lost: func() {
+			// It was silent, and may wake up: then it connects again and learns which of
+			// its names are left.
+			s.end(&protocol.Error{Code: protocol.SessionFenced, Message: "another client of the same token took the name " + name}, s.server.c.Hold)
+		},
 	})
 	if err != nil {
 		s.pool.Drop()

@@ -32,6 +32,12 @@ func (s *Server) own() http.Handler {
 		io.WriteString(w, "ok\n")
 	})
 	mux.HandleFunc(protocol.PathPrefix+"{session}", s.upgrade)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		transport.Refuse(w, &protocol.Error{
+			Code: protocol.NotFound, Message: "the server's own host has nothing here for this method",
+			Hint: "tunnels are at its subdomains; clients connect to the host itself",
+		})
+	})
 	return mux
 }
 
@@ -51,17 +57,13 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(asError(err, protocol.Unauthorized))
 		return
 	}
-	if !s.room(id) {
-		refuse(&protocol.Error{Code: protocol.TooManySessions, Message: "the server has as many clients as it takes", Hint: "try again later, or raise --max-sessions on the server"})
-		return
-	}
-	if !s.begin() {
-		refuse(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"})
+	if e := s.begin(id); e != nil {
+		refuse(e)
 		return
 	}
 	conn, kind, err := transport.Accept(w, r)
 	if err != nil {
-		s.running.Done()
+		s.over()
 		if e, ok := err.(*protocol.Error); ok {
 			refuse(e)
 			return
@@ -72,17 +74,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	one := &session{server: s, id: id, identity: identity, log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
 	// The handler returns: net/http frees what it held for the request.
 	go func() {
-		defer s.running.Done()
+		defer s.over()
 		one.run(conn)
 	}()
-}
-
-// room reports whether one more session may come. One that is there may come
-// back.
-func (s *Server) room(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.sessions) < s.c.MaxSessions || s.sessions[id] != nil
 }
 
 // bearer returns the token of RFC 6750, section 2.1, or "".

@@ -21,6 +21,7 @@ import (
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -72,9 +73,12 @@ type Server struct {
 	resume   resumer
 	draining atomic.Bool
 
-	mu       sync.Mutex
-	sessions map[string]*session // by SESSION
-	running  sync.WaitGroup      // sessions
+	running sync.WaitGroup // sessions, and what they start
+
+	mu       sync.Mutex               // guards the following
+	sessions map[string]*session      // by SESSION, once they said hello
+	shaking  map[mux.Session]struct{} // those that have not
+	open     int                      // connections of both kinds
 }
 
 // New makes a server that listens, and serves once [Server.Run] is called. The
@@ -95,7 +99,7 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session)}
+	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session), shaking: make(map[mux.Session]struct{})}
 	rand.Read(s.resume.key[:])
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -183,22 +187,62 @@ func (s *Server) drain() {
 // end ends all sessions and waits for them.
 func (s *Server) end() {
 	s.refuseSessions()
+	s.mu.Lock()
+	for m := range s.shaking {
+		s.running.Go(func() { m.Close() })
+	}
+	s.mu.Unlock()
 	for _, one := range s.all() {
 		one.end(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"}, s.c.Hold)
 	}
 	s.running.Wait()
 }
 
-// begin counts a session that is about to run, unless the server drains: then
-// running may be waited for.
-func (s *Server) begin() bool {
+// begin counts a connection that is about to be a session of id, unless there
+// are too many or the server drains: then running may be waited for. One whose
+// session is there may be its next, and finds room beyond the limit.
+func (s *Server) begin(id string) *protocol.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := s.c.MaxSessions
+	if s.sessions[id] != nil {
+		limit *= 2
+	}
+	switch {
+	case s.draining.Load():
+		return &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"}
+	case s.open >= limit:
+		return &protocol.Error{Code: protocol.TooManySessions, Message: "the server has as many clients as it takes", Hint: "try again later, or raise --max-sessions on the server"}
+	}
+	s.open++
+	s.running.Add(1)
+	return nil
+}
+
+// over is the end of what began.
+func (s *Server) over() {
+	s.mu.Lock()
+	s.open--
+	s.mu.Unlock()
+	s.running.Done()
+}
+
+// shake notes that m has not said hello yet, so that the server's end does not
+// wait for it. It reports whether there is still time to.
+func (s *Server) shake(m mux.Session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining.Load() {
 		return false
 	}
-	s.running.Add(1)
+	s.shaking[m] = struct{}{}
 	return true
+}
+
+func (s *Server) shaken(m mux.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.shaking, m)
 }
 
 func (s *Server) refuseSessions() {

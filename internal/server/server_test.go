@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,20 @@ type client struct {
 	mux     mux.Session
 	control mux.Stream
 	welcome *protocol.Welcome
+	gate    *gate
+}
+
+// gate is a client's connection that can be frozen: nothing is read.
+type gate struct {
+	net.Conn
+	open sync.RWMutex
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	g.open.RLock()
+	defer g.open.RUnlock()
+	return n, err
 }
 
 // dial upgrades a session without saying hello.
@@ -87,7 +102,13 @@ func (n *node) dial(id, token string) (*client, error) {
 	if id == "" {
 		id = rand.Text()
 	}
+	g := new(gate)
 	d := &transport.Dialer{Server: &url.URL{Scheme: "http", Host: n.addr}, Token: token}
+	d.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		g.Conn = conn
+		return g, err
+	}
 	ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Second)
 	defer cancel()
 	conn, err := d.Dial(ctx, transport.Raw, id)
@@ -103,7 +124,7 @@ func (n *node) dial(id, token string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{t: n.t, id: id, mux: m, control: control}, nil
+	return &client{t: n.t, id: id, mux: m, control: control, gate: g}, nil
 }
 
 // connect makes a whole session; resume is the secret of the one before.
@@ -215,6 +236,9 @@ func TestOwnHost(t *testing.T) {
 			}
 		}
 	}
+	if res, _ := n.get("localhost", "/other"); res.Header.Get(protocol.HeaderError) != string(protocol.NotFound) {
+		t.Errorf("an unknown path has no code: %v", res.Header)
+	}
 	if res, _ := n.get("a.tunnel.test", "/healthz"); res.StatusCode != 404 || res.Header.Get(protocol.HeaderError) != string(protocol.NameUnknown) {
 		t.Errorf("a tenant's host answers /healthz: %d", res.StatusCode)
 	}
@@ -240,6 +264,27 @@ func TestRefusals(t *testing.T) {
 		t.Error("the session was not resumed")
 	}
 	<-first.mux.Done()
+}
+
+// TestSessionsBeforeHello: they count, so that --max-sessions holds, and the
+// server's end does not wait for them.
+func TestSessionsBeforeHello(t *testing.T) {
+	n := start(t, server.Config{MaxSessions: 2, Grace: time.Minute})
+	for range 2 {
+		if _, err := n.dial("", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.dial("", ""); code(err) != protocol.TooManySessions {
+		t.Fatalf("the third connection: %v", err)
+	}
+	began := time.Now()
+	n.stop()
+	err := <-n.done
+	n.done <- err
+	if took := time.Since(began); err != nil || took > 8*time.Second {
+		t.Errorf("the end took %v: %v; handshakes may take 10 s", took, err)
+	}
 }
 
 func TestRefusalIsJSON(t *testing.T) {

@@ -47,7 +47,8 @@ type session struct {
 
 // run serves conn until the session has ended.
 func (s *session) run(conn net.Conn) {
-	m, err := mux.Server(conn, mux.Config{MaxStreams: 64}) // one is used; more end the session
+	// The control stream, and one more to see that the client opened it.
+	m, err := mux.Server(conn, mux.Config{MaxStreams: 2})
 	if err != nil {
 		s.log.Error("session failed", "err", err)
 		return
@@ -55,9 +56,14 @@ func (s *session) run(conn net.Conn) {
 	defer m.Close()
 	s.mux = m
 	s.names = make(map[string]registry.Release)
+	if !s.server.shake(m) {
+		return
+	}
 	defer s.server.forget(s)
 	timer := time.AfterFunc(handshakeTime, func() { m.Close() })
-	if err := s.handshake(); err != nil {
+	err = s.handshake()
+	s.server.shaken(m)
+	if err != nil {
 		timer.Stop()
 		s.log.Info("session failed", "err", err)
 		s.farewell(asError(err, protocol.ProtocolViolation))
@@ -191,7 +197,7 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 	name, err := s.claim(b)
 	if err != nil {
 		e := asError(err, protocol.NameTaken)
-		s.log.Info("name refused", "name", b.Name, "code", string(e.Code))
+		s.log.Info("name refused", "name", b.Name[:min(len(b.Name), protocol.MaxName)], "code", string(e.Code))
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
 	url := s.server.publicURL(name + "." + s.server.c.Domain)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -331,5 +332,20 @@ func waitFor(t *testing.T, done func() bool) {
 			t.Fatal("gave up waiting")
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestLostName: a client that was silent and lost its name to another of the
+// same token is told, so that it does not serve nothing for ever.
+func TestLostName(t *testing.T) {
+	n := start(t, server.Config{Registry: &registry.Memory{Probe: 50 * time.Millisecond}})
+	frozen := n.connect("", "some-token", "")
+	frozen.must(frozen.bind("demo"))
+	frozen.gate.open.Lock()
+	next := n.connect("", "some-token", "")
+	next.must(next.bind("demo"))
+	frozen.gate.open.Unlock()
+	if m := frozen.read(); m.Bye == nil || m.Bye.Error == nil || m.Bye.Error.Code != protocol.SessionFenced {
+		t.Errorf("told %+v", m)
 	}
 }

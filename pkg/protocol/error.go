@@ -27,6 +27,7 @@ const (
 // Codes that clients see, in a [Refusal] or on the control stream.
 const (
 	Unauthorized       Code = "unauthorized"
+	AuthUnavailable    Code = "auth_unavailable"
 	UpgradeRequired    Code = "upgrade_required"
 	NotFound           Code = "not_found"
 	NameTaken          Code = "name_taken"
@@ -93,7 +94,7 @@ func (c Code) Status() int {
 		return http.StatusBadGateway
 	case AppTimeout:
 		return http.StatusGatewayTimeout
-	case ClientOffline, Overloaded, Draining, TooManySessions:
+	case ClientOffline, Overloaded, Draining, TooManySessions, AuthUnavailable:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

@@ -13,7 +13,7 @@ func CheckName(name string) error {
 	bad := func(why string) error {
 		return &Error{
 			Code:    NameInvalid,
-			Message: "name " + strconv.Quote(name) + " " + why,
+			Message: "name " + strconv.Quote(name[:min(len(name), MaxName)]) + " " + why,
 			Hint:    "use 1 to 63 lower-case letters, digits and inner hyphens",
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -19,6 +21,19 @@ const attemptTime = 20 * time.Second
 
 // errHandshake says that the upgrade worked and what followed did not.
 var errHandshake = errors.New("the connection does not carry the tunnel")
+
+// ErrNotTunnelServer says that something answers at the server's address, and
+// that it is no tunnel server: trying again is of no use. It is wrapped beside
+// [ErrUnreachable]. A gateway that does not reach its server (502, 503, 504) is
+// none of it.
+var ErrNotTunnelServer = errors.New("no tunnel server answers there")
+
+// notTunnelServer is an [ErrNotTunnelServer] that says itself what did answer.
+type notTunnelServer struct{ error }
+
+func (notTunnelServer) Is(target error) bool { return target == ErrNotTunnelServer }
+
+func (e notTunnelServer) Unwrap() error { return e.error }
 
 // link makes a listener's sessions. It remembers which transport worked, and
 // what makes the sessions one for the server. One goroutine uses it at a time.
@@ -38,14 +53,41 @@ func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) 
 	kinds := l.kinds()
 	s, err := l.attempt(ctx, kinds[0], len(kinds), b)
 	if err == nil || len(kinds) == 1 || !worthAnother(err) || ctx.Err() != nil {
+		if foreign(err) {
+			err = notTunnelServer{err}
+		}
 		return s, err
 	}
 	l.log.Debug("transport did not pass", "transport", string(kinds[0]), "err", err)
 	s, second := l.attempt(ctx, kinds[1], 1, b)
-	if second != nil && worthAnother(second) {
-		second = fmt.Errorf("%s: %w; %s: %w", kinds[0], err, kinds[1], second)
+	if second == nil || !worthAnother(second) {
+		return s, second
 	}
-	return s, second
+	both := second
+	if err.Error() != second.Error() {
+		both = fmt.Errorf("%s: %w; %s: %w", kinds[0], err, kinds[1], second)
+	}
+	if foreign(err) && foreign(second) {
+		both = notTunnelServer{both}
+	}
+	return s, both
+}
+
+// foreign reports whether err is the answer of something that is no tunnel
+// server, and does not stand before one that is away.
+func foreign(err error) bool {
+	var upgrade *transport.UpgradeError
+	if !errors.As(err, &upgrade) {
+		return false
+	}
+	switch upgrade.Status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return false
+	case 0: // closed, reset or silent; what is left is an answer that is not HTTP
+		var network net.Error
+		return !errors.Is(err, io.EOF) && !errors.As(err, &network)
+	}
+	return true
 }
 
 // kinds are the transports to try.

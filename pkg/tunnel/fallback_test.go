@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -126,5 +127,48 @@ func TestFallbackFails(t *testing.T) {
 	_, err := (&tunnel.Client{Server: r.url()}).Listen(t.Context(), tunnel.Options{})
 	if err == nil || !strings.Contains(err.Error(), "502") || !strings.Contains(err.Error(), "403") {
 		t.Errorf("got %v, want both answers", err)
+	}
+}
+
+// What answers and is no tunnel server is told from one that is away, and what
+// both ways were told alike is said once.
+func TestNotTunnelServer(t *testing.T) {
+	front := func(raw, web func(net.Conn) verdict) func([]byte, net.Conn) verdict {
+		return func(head []byte, c net.Conn) verdict {
+			if bytes.Contains(head, []byte("websocket")) {
+				return web(c)
+			}
+			return raw(c)
+		}
+	}
+	closed := func(net.Conn) verdict { return refuse }
+	notHTTP := func(c net.Conn) verdict {
+		io.WriteString(c, "220 mail.example ESMTP\r\n")
+		return refuse
+	}
+	for name, test := range map[string]struct {
+		raw, web func(net.Conn) verdict
+		only     tunnel.Transport
+		want     bool
+	}{
+		"a web server":             {answering("404 Not Found"), answering("404 Not Found"), tunnel.Auto, true},
+		"two answers":              {answering("200 OK"), answering("403 Forbidden"), tunnel.Auto, true},
+		"one way only":             {answering("404 Not Found"), nil, tunnel.Raw, true},
+		"a mail server":            {notHTTP, notHTTP, tunnel.Auto, true},
+		"a gateway without server": {answering("502 Bad Gateway"), answering("502 Bad Gateway"), tunnel.Auto, false},
+		"the same, raw forbidden":  {answering("400 Bad Request"), answering("503 No"), tunnel.Auto, false},
+		"closed":                   {closed, closed, tunnel.Auto, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t, "nowhere")
+			r.judge(front(test.raw, test.web))
+			_, err := (&tunnel.Client{Server: r.url(), Transport: test.only}).Listen(t.Context(), tunnel.Options{})
+			if !errors.Is(err, tunnel.ErrUnreachable) || errors.Is(err, tunnel.ErrNotTunnelServer) != test.want {
+				t.Errorf("got %v: ErrNotTunnelServer is to be %t", err, test.want)
+			}
+			if alike := strings.Count(err.Error(), "upgrade at") == 1; alike == (name == "two answers" || name == "the same, raw forbidden") {
+				t.Errorf("got %v: equal causes are said once, different ones both", err)
+			}
+		})
 	}
 }
