@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -70,6 +71,27 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, code protocol.Code) 
 	if r.Method != http.MethodHead {
 		io.WriteString(w, body.String())
 	}
+	if r.ProtoMajor == 1 && r.Body != http.NoBody {
+		boundRest(w, r)
+	}
+}
+
+// restTime is how long a visitor that was told an error may go on sending, so
+// that it gets to read it.
+const restTime = time.Second
+
+// boundRest bounds the time in which net/http reads what is left of a request
+// whose answer was written.
+func boundRest(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w) // its errors are of a ResponseWriter that is not net/http's
+	rc.Flush()
+	if r.ContentLength > 0 {
+		// The exchange that failed may still be reading. net/http would end that read
+		// later, and take our deadline away. One of chunks fails for good by it.
+		rc.SetReadDeadline(time.Unix(1, 0))
+		r.Body.Read(nil) // waits
+	}
+	rc.SetReadDeadline(time.Now().Add(restTime))
 }
 
 // accepted returns which of "html", "json" and "text" an Accept field wants

@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -187,5 +188,53 @@ func TestNoRouteFieldForOneName(t *testing.T) {
 	publish(t, addr, "demo", nil, seen("client"))
 	if a := get(t, addr, "GET / HTTP/1.1", "Host: demo.example.com"); strings.Contains(a.body, "Tunnel-") {
 		t.Errorf("the client saw\n%s", a.body)
+	}
+}
+
+// S20, through a route without a policy and one with.
+func TestCookieOfTheParent(t *testing.T) {
+	addr := serve(t, server.Config{})
+	target := app(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Set-Cookie", "a=b; Domain=example.com; Secure")
+	}))
+	publish(t, addr, "plain", nil, to(t, target, forward.Options{}))
+	publish(t, addr, "rewritten", &protocol.Upstream{Scheme: "http", Host: "app.test"}, to(t, target, forward.Options{}))
+	for _, name := range []string{"plain", "rewritten"} {
+		a := get(t, addr, "GET / HTTP/1.1", "Host: "+name+".example.com")
+		if got := a.Header.Get("Set-Cookie"); got != "a=b; Secure" {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+// A Tunnel-Error that a client lets through must not pass for ours, nor what a
+// CGI-like visitor would take for it.
+func TestTunnelErrorSpelled(t *testing.T) {
+	addr := serve(t, server.Config{})
+	publish(t, addr, "demo", nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Tunnel_Error", "app_refused")
+		w.Header()["tunnel.error"] = []string{"app_refused"}
+		w.Header().Set("Tunnel_Kept", "yes")
+		w.Header().Set("Trailer", r.URL.Query().Get("trailer"))
+		io.WriteString(w, "body")
+		w.(http.Flusher).Flush()
+		for _, name := range []string{"Tunnel-Error", "Tunnel_Error", "tunnel.error"} {
+			w.Header()[http.TrailerPrefix+name] = []string{"app_refused"}
+		}
+		w.Header().Set("Tunnel_error", "app_refused")
+		w.Header().Set(http.TrailerPrefix+"Kept", "yes")
+	}))
+	for _, announced := range []string{"", "Tunnel_error"} {
+		a := get(t, addr, "GET /?trailer="+announced+" HTTP/1.1", "Host: demo.example.com")
+		if a.body != "body" || a.Header.Get("Tunnel_kept") != "yes" || a.Trailer.Get("Kept") != "yes" {
+			t.Errorf("got %q with %q and %q", a.body, a.Header, a.Trailer)
+		}
+		for _, fields := range []http.Header{a.Header, a.Trailer} {
+			for name := range fields {
+				if strings.EqualFold(strings.NewReplacer("_", "-", ".", "-").Replace(name), protocol.HeaderError) {
+					t.Errorf("announced %q: the visitor sees %s", announced, name)
+				}
+			}
+		}
 	}
 }

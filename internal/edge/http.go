@@ -177,7 +177,9 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 			if codes := res.Header[protocol.HeaderError]; len(codes) > 0 {
 				return &clientError{code: protocol.Code(codes[0])}
 			}
+			stripCode(res)
 			rewriteResponse(res, r, v, route.Policy)
+			h.confineCookies(res.Header)
 			if conn != nil && !r.ProtoAtLeast(1, 1) && res.ContentLength < 0 && res.StatusCode >= 200 {
 				// Should this process be killed, the end must not look clean (R1).
 				conn.SetLinger(0)

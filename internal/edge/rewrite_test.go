@@ -139,3 +139,33 @@ func TestRewriteCookies(t *testing.T) {
 		}
 	}
 }
+
+// S20: no tenant sets a cookie for the others.
+func TestConfineCookies(t *testing.T) {
+	for _, c := range []struct{ domain, in, want string }{
+		{"example.com", "a=b; Domain=example.com; Path=/", "a=b; Path=/"},
+		{"example.com", "a=b; Path=/;domain = .EXAMPLE.com ;Secure", "a=b; Path=/;Secure"},
+		{"example.com", "a=b; Domain=com", "a=b"},
+		{"example.com", "a=b; Domain=example.com.", "a=b"},
+		{"example.com", "a=b; Domain=..example.com", "a=b"},
+		{"example.com", "a=b; Domain=demo.example.com; Domain=example.com", "a=b; Domain=demo.example.com"},
+		{"example.com", "a=b; Domain=ex%61mple.com", "a=b"},
+		{"example.com", "a=b; Domain=\"example.com\"", "a=b"},
+		{"example.com", "a=b; Domain=\uff45xample.com", "a=b"},
+		{"localhost", "a=b; Domain=localhost", "a=b"},
+		{"localhost", "a=b; Domain=.localhost", "a=b"},
+
+		{"example.com", "a=b; Domain=demo.example.com", "a=b; Domain=demo.example.com"},
+		{"example.com", "a=b; Domain=ample.com", "a=b; Domain=ample.com"},
+		{"example.com", "a=b; Domain=other.test; Path=/", "a=b; Domain=other.test; Path=/"},
+		{"example.com", "a=Domain=example.com ;  Path=/", "a=Domain=example.com ;  Path=/"},
+		{"example.com", "Domain=example.com", "Domain=example.com"},
+		{"example.com", "a=b; Domain=; Domain", "a=b; Domain=; Domain"},
+	} {
+		header := http.Header{"Set-Cookie": {"first=1", c.in}}
+		(&HTTP{Domain: c.domain}).confineCookies(header)
+		if got := header["Set-Cookie"]; got[0] != "first=1" || got[1] != c.want {
+			t.Errorf("%s: %q became %q, want %q", c.domain, c.in, got, c.want)
+		}
+	}
+}

@@ -182,7 +182,19 @@ func (v *visit) strip(header http.Header) {
 // ours reports whether a field by this name is not a visitor's to send. A
 // trusted proxy may send the forwarding fields, in their right spelling.
 func ours(name string, trusted bool) bool {
-	// To a CGI-like app every other character looks like the hyphen.
+	spelled := spell(name)
+	switch {
+	case strings.HasPrefix(spelled, "Tunnel-"):
+		return true
+	case strings.HasPrefix(spelled, "X-Forwarded"), spelled == "Forwarded", spelled == "X-Real-Ip":
+		return !trusted || spelled != name
+	}
+	return false
+}
+
+// spell returns the name that a field may be taken for. To a CGI-like program
+// every other character looks like the hyphen.
+func spell(name string) string {
 	spelled := strings.Map(func(c rune) rune {
 		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
 			return c
@@ -192,13 +204,7 @@ func ours(name string, trusted bool) bool {
 	if spelled != name {
 		spelled = http.CanonicalHeaderKey(spelled)
 	}
-	switch {
-	case strings.HasPrefix(spelled, "Tunnel-"):
-		return true
-	case strings.HasPrefix(spelled, "X-Forwarded"), spelled == "Forwarded", spelled == "X-Real-Ip":
-		return !trusted || spelled != name
-	}
-	return false
+	return spelled
 }
 
 // trailers is the body of a request whose trailers may hold what strip removes:

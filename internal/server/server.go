@@ -105,13 +105,14 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	s.listener = l
+	limits := edge.Limits{HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout}
+	s.listener = edge.Listener(l, limits)
 	_, s.port, _ = net.SplitHostPort(l.Addr().String())
 	s.edge = &edge.HTTP{
 		Registry: c.Registry, Own: s.own(), Domain: c.Domain, Public: c.PublicURL, Trusted: c.Trusted,
 		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Log: c.Log,
 	}
-	s.http = s.edge.Server(edge.Limits{HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout})
+	s.http = s.edge.Server(limits)
 	return s, nil
 }
 

@@ -295,3 +295,21 @@ func TestRefusalIsJSON(t *testing.T) {
 		t.Errorf("%d %v %s", res.StatusCode, res.Header, body)
 	}
 }
+
+// TestSlowHeaders: a visitor that does not finish a header is cut, whichever
+// version it speaks (S7).
+func TestSlowHeaders(t *testing.T) {
+	n := start(t, server.Config{HeaderTimeout: 50 * time.Millisecond})
+	for _, begin := range []string{"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"} {
+		c, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, begin)
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%.20q: the connection stays", begin)
+		}
+	}
+}

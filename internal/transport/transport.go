@@ -43,6 +43,9 @@ const (
 
 	// switchTimeout bounds the writing of the 101.
 	switchTimeout = 10 * time.Second
+
+	// restTime is how long who was refused may go on sending.
+	restTime = time.Second
 )
 
 // Accept upgrades the connection of r on the server's side. Who asks and for
@@ -158,7 +161,9 @@ func writeWithin(conn net.Conn, p []byte, limit time.Duration) error {
 
 // Refuse answers an upgrade with e as a plain HTTP response: the status of
 // its code, [protocol.HeaderError], and a [protocol.Refusal] as JSON. A 401 asks
-// for a bearer token (RFC 6750), a 429 or 503 has Retry-After.
+// for a bearer token (RFC 6750), a 429 or 503 has Retry-After. The connection is
+// closed after it, whatever is left of the request; one of HTTP/2 takes no
+// further request.
 func Refuse(w http.ResponseWriter, e *protocol.Error) {
 	body, err := json.Marshal(protocol.Refusal{Error: e})
 	if err != nil {
@@ -179,6 +184,12 @@ func Refuse(w http.ResponseWriter, e *protocol.Error) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set(protocol.HeaderError, string(e.Code))
+	// Or net/http would wait for the request's body first. It looks at the first
+	// Connection only.
+	h["Connection"] = append([]string{"close"}, h["Connection"]...)
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // who has gone needs no answer
+	// The rest of a body must not keep the connection. The error is of a
+	// ResponseWriter that is not net/http's.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTime))
 }

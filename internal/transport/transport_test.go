@@ -329,3 +329,33 @@ func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
+
+// A refusal does not wait for a body, and the connection does not wait for it long.
+func TestRefuseWithBody(t *testing.T) {
+	s := newServer(t, (*httptest.Server).Start)
+	for _, upgrade := range []string{"Connection: Upgrade\r\nUpgrade: tunnel.v1\r\n", ""} {
+		conn, err := net.Dial("tcp", s.URL.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n"+upgrade+"Content-Length: 1000\r\n\r\n")
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !res.Close || res.Header.Get("Tunnel-Error") == "" || upgrade == "" && res.Header.Get("Upgrade") == "" {
+			t.Errorf("got %d with %q", res.StatusCode, res.Header)
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		if err == nil {
+			_, err = r.ReadByte()
+		}
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			t.Error("the connection stays open")
+		}
+		<-s.accepted
+	}
+}
