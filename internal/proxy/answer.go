@@ -1,15 +1,21 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
-// linger is how long a visitor that still sends may take to read the end of its
-// answer.
-const linger = time.Second
+// A visitor that still sends may take lingerTime to read the end of its answer, and
+// send lingerBytes meanwhile.
+const (
+	lingerTime  = 3 * time.Second
+	lingerBytes = 16 << 20
+)
 
 // answer passes res on to the visitor.
 func (f *forwarding) answer(res *http.Response) {
@@ -22,6 +28,9 @@ func (f *forwarding) answer(res *http.Response) {
 		if chunked {
 			end = lastChunk(res.Trailer)
 		}
+		f.rc.Flush()
+		f.src.stop()
+		res.Body.Close() // nothing of the exchange waits for what follows
 		f.hangUp(end)
 		return
 	}
@@ -51,7 +60,7 @@ func (f *forwarding) writeHead(res *http.Response) (chunked bool) {
 			h[name] = nil
 		}
 	}
-	announced := make([]string, 0, len(res.Trailer))
+	var announced []string
 	for name := range res.Trailer {
 		if mayTrail(name) {
 			announced = append(announced, name)
@@ -63,15 +72,40 @@ func (f *forwarding) writeHead(res *http.Response) (chunked bool) {
 	if f.unread() {
 		h["Connection"] = []string{"close"}
 	}
-	if f.r.ProtoMajor == 1 && f.r.ProtoAtLeast(1, 1) && mayHaveBody(f.r.Method, res.StatusCode) &&
-		(res.ContentLength < 0 || len(announced) > 0) {
+	if f.r.ProtoMajor == 1 && f.r.ProtoAtLeast(1, 1) && mayHaveBody(f.r.Method, res.StatusCode) {
+		chunked = res.ContentLength < 0 || len(announced) > 0 || f.mayTrail(res)
+	}
+	if chunked {
 		// Said aloud, lest net/http count a short body and make it a Content-Length.
-		chunked = true
 		h["Transfer-Encoding"] = []string{"chunked"}
 		delete(h, "Content-Length")
 	}
 	f.w.WriteHeader(res.StatusCode)
 	return chunked
+}
+
+// mayTrail reports whether trailers that were not announced may follow a body of
+// known length, which only HTTP/2 has. HTTP/1.1 must give up the length for them.
+func (f *forwarding) mayTrail(res *http.Response) bool {
+	return res.ProtoMajor > 1 && res.ContentLength > 0 && httpguts.HeaderValuesContainsToken(f.r.Header["Te"], "trailers")
+}
+
+// settle finds the trailers of an HTTP/2 answer that has nothing else: nothing
+// else tells it from one that has not even those. And an HTTP/2 server may answer
+// with any number.
+func settle(res *http.Response) error {
+	switch {
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		return nil
+	case res.StatusCode < 200, res.StatusCode > 999:
+		return fmt.Errorf("%w: status %d", ErrBadResponse, res.StatusCode)
+	case res.ProtoMajor < 2, res.ContentLength != 0:
+		return nil
+	}
+	if _, err := res.Body.Read(make([]byte, 1)); err != io.EOF {
+		return fmt.Errorf("%w: body of length 0: %v", ErrBadResponse, err)
+	}
+	return nil
 }
 
 // mayHaveBody is RFC 9112, section 6.3, rule 1.
@@ -87,8 +121,7 @@ func (f *forwarding) copyBody(res *http.Response) error {
 	}
 	flush := func() { f.rc.Flush() }
 	after := flush
-	if b, ok := res.Body.(interface{ BeforeWait(func()) }); ok {
-		b.BeforeWait(flush)
+	if b, ok := res.Body.(interface{ BeforeWait(func()) bool }); ok && b.BeforeWait(flush) {
 		after = func() {}
 	} else if res.ContentLength != 0 {
 		// The header of a gRPC answer that is trailers only must not leave before
@@ -121,7 +154,6 @@ func (f *forwarding) writeTrailer(res *http.Response) {
 	if len(res.Trailer) == 0 {
 		return
 	}
-	f.rc.Flush() // HTTP/2 would make a body that is counted
 	h := f.w.Header()
 	known := make(map[string]bool)
 	for name := range strings.SplitSeq(h.Get("Trailer"), ", ") {
@@ -142,18 +174,16 @@ func (f *forwarding) writeTrailer(res *http.Response) {
 // read on without a limit of time, or reset the connection under what the visitor
 // has not read yet (RFC 9112, section 9.6).
 func (f *forwarding) hangUp(end []byte) {
-	f.rc.Flush()
-	f.src.stop()
 	conn, _, err := f.rc.Hijack()
 	if err != nil {
 		return // of a ResponseWriter that is not net/http's
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(linger))
 	if _, err := conn.Write(end); err != nil {
 		return
 	}
 	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		io.Copy(io.Discard, conn)
+		conn.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, conn, lingerBytes)
 	}
 }

@@ -20,6 +20,7 @@ var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 // answer may begin before its end (full duplex).
 func (e *exchange) startBody() {
 	e.body = &requestBody{done: make(chan struct{})}
+	e.c.sending = true
 	go func() {
 		defer close(e.body.done)
 		e.body.err = e.sendBody()

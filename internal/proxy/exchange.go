@@ -19,9 +19,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// lastWrite is how long the last write of a request's body may take once the
-// response is complete.
-const lastWrite = 100 * time.Millisecond
+// grace is how long the last write of a request's body may take once the response
+// is complete, and the first byte of a response once writing has failed.
+const grace = 100 * time.Millisecond
 
 // exchange is one request and its response on a conn.
 type exchange struct {
@@ -54,7 +54,7 @@ func (b *requestBody) sent() bool {
 		return true
 	default:
 	}
-	t := time.NewTimer(lastWrite)
+	t := time.NewTimer(grace)
 	defer t.Stop()
 	select {
 	case <-b.done:
@@ -66,7 +66,7 @@ func (b *requestBody) sent() bool {
 
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	e := &exchange{c: c, req: req}
-	c.answered, c.sent = false, 0
+	c.sending, c.answered, c.sent = false, false, 0
 	e.stop = context.AfterFunc(req.Context(), func() { abort(c.Conn) })
 	res, err := e.run()
 	if err != nil {
@@ -102,12 +102,14 @@ func (e *exchange) run() (*http.Response, error) {
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 		// A peer that refuses a large header has closed; its answer may be there.
+		e.c.SetReadDeadline(time.Now().Add(grace))
 		if _, readErr := e.c.r.Peek(1); readErr != nil {
 			return nil, err
 		}
+		e.c.SetReadDeadline(time.Time{})
 	}
 	// With Expect, the body goes out when 100 (Continue) has come (R28).
-	waiting := hasBody(e.req) && httpguts.HeaderValuesContainsToken(e.req.Header["Expect"], "100-continue")
+	waiting := hasBody(e.req) && httpguts.HeaderValuesContainsToken(e.req.Header["Expect"], "100-continue") && !e.ignored()
 	if hasBody(e.req) && !waiting {
 		e.startBody()
 	} else {
@@ -124,6 +126,9 @@ func (e *exchange) run() (*http.Response, error) {
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return e.upgraded(res)
 		case res.StatusCode >= 200:
+			if waiting {
+				closeBody(e.req)
+			}
 			return e.finish(res), nil
 		case res.StatusCode != http.StatusContinue:
 			if err := e.interim(res); err != nil {
@@ -135,6 +140,17 @@ func (e *exchange) run() (*http.Response, error) {
 			e.startBody()
 		}
 	}
+}
+
+// ignored reports whether the peer leaves Expect unanswered.
+func (e *exchange) ignored() bool {
+	if e.c.t.ContinueTimeout <= 0 {
+		return false
+	}
+	e.c.SetReadDeadline(time.Now().Add(e.c.t.ContinueTimeout))
+	_, err := e.c.r.Peek(1)
+	e.c.SetReadDeadline(time.Time{})
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func (e *exchange) interim(res *http.Response) error {
@@ -224,11 +240,13 @@ type responseBody struct {
 	done  bool
 }
 
-// BeforeWait makes Read call f each time before it waits for the connection.
-func (b *responseBody) BeforeWait(f func()) {
+// BeforeWait makes Read call f each time before it waits for the connection, and
+// reports that it does: a body that wraps this one passes it on.
+func (b *responseBody) BeforeWait(f func()) bool {
 	if !b.done {
 		b.e.c.wait = f
 	}
+	return true
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {

@@ -2,12 +2,10 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -128,6 +126,9 @@ func TestOldVisitor(t *testing.T) {
 				})
 				v := visit(t, way(t, app.addr()).addr, strings.Replace(test.request, "\r\n", "\r\nHost: a\r\n", 1))
 				got, err := io.ReadAll(v.r)
+				if test.name == "chunks" { // a length is welcome, if it could be known
+					got = bytes.Replace(got, []byte("Content-Length: 2\r\n"), nil, 1)
+				}
 				if err != nil || string(got) != test.want {
 					t.Errorf("got %q, %v; want %q", got, err, test.want)
 				}
@@ -352,23 +353,4 @@ func TestLastChunk(t *testing.T) {
 	if got, want := string(lastChunk(trailer)), "0\r\nX-A: 1\r\nX-A: 2\r\n\r\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-}
-
-// gRPC to an h2c app: Forward over http.Transport, behind a hop over streams.
-func h2cWay(t testing.TB, app http.Handler) string {
-	addr := listen(t, app)
-	tr := &http.Transport{
-		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer(addr)(ctx) },
-		DisableCompression: true, Protocols: new(http.Protocols), ExpectContinueTimeout: patience,
-	}
-	tr.Protocols.SetUnencryptedHTTP2(true)
-	server, client := sessions(t)
-	serve(t, streams{client}, hop(tr, Options{Request: func(out *http.Request) {
-		u := *out.URL
-		u.Scheme, u.Host, u.Opaque = "http", out.Host, "//"+out.Host+out.RequestURI
-		out.URL = &u
-	}}, nil))
-	edge := &Transport{Dial: func(ctx context.Context) (net.Conn, error) { return server.Open(ctx) }}
-	t.Cleanup(func() { edge.CloseIdle(); tr.CloseIdleConnections() })
-	return listen(t, hop(edge, Options{}, nil))
 }

@@ -70,10 +70,11 @@ func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Opt
 	if err != nil {
 		return f.fail(err)
 	}
-	if err := f.edit(res); err != nil {
-		if res.Body != nil {
-			res.Body.Close()
-		}
+	if err = settle(res); err == nil {
+		err = f.edit(res)
+	}
+	if err != nil {
+		res.Body.Close()
 		return f.fail(err)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bufio"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -15,17 +17,14 @@ import (
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
-// silent fails the test if the visitor or the app sends anything just now. A
-// pass is no proof, but a failure is.
-func silent(t testing.TB, who string, c interface {
-	io.Reader
-	SetReadDeadline(time.Time) error
-}) {
+// silent fails the test if bytes come on c, which r reads, just now. A pass is no
+// proof, but a failure is.
+func silent(t testing.TB, c net.Conn, r *bufio.Reader) {
 	t.Helper()
-	var b [64]byte
 	c.SetReadDeadline(time.Now().Add(30 * time.Millisecond))
-	if n, err := c.Read(b[:]); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("%s sent %q, %v", who, b[:n], err)
+	if _, err := r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		b, _ := r.Peek(r.Buffered())
+		t.Errorf("too early came %q, %v", b, err)
 	}
 	c.SetReadDeadline(time.Now().Add(patience))
 }
@@ -111,29 +110,36 @@ func TestInterimResponse(t *testing.T) {
 func TestExpectAccepted(t *testing.T) {
 	const expect = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
 	both(t, func(t *testing.T, way func(testing.TB, string) *path) {
-		for name, framing := range map[string][2]string{
-			"length": {"Content-Length: 3\r\n\r\n", "abc"},
-			"chunks": {"Transfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n"},
+		for name, parts := range map[string][]string{
+			"length": {"Content-Length: 6\r\n\r\n", "abc", "def"},
+			"chunks": {"Transfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n", "3\r\ndef\r\n", "0\r\n\r\n"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				body := make(chan string, 1)
+				received := make(chan string)
 				app := newApp(t, func(c *appConn) {
 					if c.head() == "" {
 						return
 					}
-					silent(t, "visitor", c)
+					silent(t, c, c.r)
 					c.send("HTTP/1.1 100 Continue\r\n\r\n")
-					b := make([]byte, len(framing[1]))
-					io.ReadFull(c.r, b)
-					body <- string(b)
+					for _, part := range parts[1:] {
+						b := make([]byte, len(part))
+						io.ReadFull(c.r, b)
+						received <- string(b)
+					}
 					c.send(ok)
 				})
 				// It does not wait, but the body must.
-				v := visit(t, way(t, app.addr()).addr, expect+framing[0]+framing[1])
-				v.next("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
-				if got := within(t, "body", body); got != framing[1] {
-					t.Errorf("app received %q", got)
+				v := visit(t, way(t, app.addr()).addr, expect+parts[0]+parts[1])
+				for i, want := range parts[1:] {
+					if i > 0 {
+						v.send(want)
+					}
+					if got := within(t, "body", received); got != want {
+						t.Errorf("app received %q, want %q", got, want)
+					}
 				}
+				v.next("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
 			})
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/textproto"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +113,10 @@ type message struct {
 	err     error // of reading the body
 }
 
+// cut reports whether the body visibly ended before its end; a test that ran out
+// of patience has not seen that.
+func (m message) cut() bool { return m.err != nil && !errors.Is(m.err, os.ErrDeadlineExceeded) }
+
 func (m message) String() string {
 	body := m.body
 	if len(body) > 100 {
@@ -123,14 +128,16 @@ func (m message) String() string {
 // request reads one request; ok is false at the connection's end.
 func (c *appConn) request() (m message, ok bool) {
 	head := c.head()
-	if head == "" {
-		return m, false
-	}
+	return c.rest(head), head != ""
+}
+
+// rest reads what follows head.
+func (c *appConn) rest(head string) (m message) {
 	m.line, head, _ = strings.Cut(head, "\r\n")
 	h, err := textproto.NewReader(bufio.NewReader(strings.NewReader(head))).ReadMIMEHeader()
 	if err != nil {
 		m.err = err
-		return m, true
+		return m
 	}
 	var body []byte
 	switch {
@@ -149,7 +156,7 @@ func (c *appConn) request() (m message, ok bool) {
 	}
 	m.body = string(body)
 	m.fields = fields(http.Header(h))
-	return m, true
+	return m
 }
 
 // fields are without Connection, which is each hop's own.
@@ -280,6 +287,7 @@ type path struct {
 // hop is a handler of Forward that tells its errors by status and header.
 func hop(rt http.RoundTripper, o Options, tried chan<- error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o := o
 		if o.Abort == nil {
 			o.Abort = func(error) {
 				if l, ok := r.Context().Value(connKey{}).(interface{ SetLinger(int) error }); ok && r.ProtoMajor == 1 {

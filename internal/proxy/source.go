@@ -16,16 +16,19 @@ type source struct {
 	f   *forwarding
 	out *http.Request // gets the trailers that came unannounced
 
-	mu       sync.Mutex // held while reading
+	reading  sync.Mutex // held while reading
 	released atomic.Bool
 	ended    atomic.Bool // it was read to its end
+
+	mu   sync.Mutex
+	over bool // Forward has returned, and f.rc is not to be used
 }
 
 var errReleased = errors.New("request is over")
 
 func (s *source) Read(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	if s.released.Load() {
 		return 0, errReleased
 	}
@@ -43,18 +46,40 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close is for the transport, which may call it at any time; Forward releases.
-func (s *source) Close() error { return nil }
+// Close is for the transport, which may call it at any time. It ends a read that
+// is under way; the visitor's context ends with it.
+func (s *source) Close() error {
+	s.released.Store(true)
+	if s.reading.TryLock() {
+		s.reading.Unlock()
+		return nil
+	}
+	s.wake()
+	return nil
+}
 
-// release lets no further read begin. One that is under way ends with the
-// request: net/http sees to it when the answer is out.
-func (s *source) release() { s.released.Store(true) }
+// release lets no further read begin when Forward returns. One that is under way
+// ends with the request: net/http sees to it when the answer is out.
+func (s *source) release() {
+	s.released.Store(true)
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+}
 
-// stop is release and waits until no read is under way. Nothing can be read after
-// it.
+// stop waits until no read is under way, and lets none begin. What is still to be
+// read is lost.
 func (s *source) stop() {
-	s.release()
-	s.f.rc.SetReadDeadline(time.Unix(1, 0))
+	s.released.Store(true)
+	s.wake()
+	s.reading.Lock()
+	defer s.reading.Unlock()
+}
+
+func (s *source) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.over {
+		s.f.rc.SetReadDeadline(time.Unix(1, 0))
+	}
 }

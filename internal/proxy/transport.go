@@ -44,8 +44,8 @@ var (
 // Transport is an http.RoundTripper that sends HTTP/1.1 requests on connections
 // that it dials and keeps. Unlike http.Transport it works on the caller's
 // goroutine, writes the request line as it came ([http.Request.RequestURI],
-// where it is set), adds no header field, waits for 100 (Continue) as long as
-// it takes, and repeats no request whose repetition could be noticed.
+// where it is set), adds no header field, sends no byte of a body with Expect
+// before it is accepted, and repeats no request whose repetition could be noticed.
 //
 // Trailers may come unannounced: what the request's Trailer holds when its body
 // has ended is sent. CONNECT is refused, since what follows it is no HTTP.
@@ -67,6 +67,10 @@ type Transport struct {
 	// HeaderTimeout is how long the response's header may take from when the
 	// request was sent. 0: no limit.
 	HeaderTimeout time.Duration
+	// ContinueTimeout is how long a server may leave Expect unanswered before the
+	// body is sent all the same, as clients do: some servers know no Expect, and
+	// wait for the body (RFC 9110, section 10.1.1). 0: no limit.
+	ContinueTimeout time.Duration
 	// MaxHeader bounds the response's header in bytes. Default 1 MiB.
 	MaxHeader int64
 
@@ -86,6 +90,7 @@ type conn struct {
 	since time.Time        // when it became idle
 
 	kept     bool // it has carried a request before
+	sending  bool // the current request's body is a goroutine's, which closes it
 	answered bool // a byte of the current response was seen
 	sent     int  // bytes of the current request that were written
 }
@@ -110,10 +115,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
+	var sent error // why the first attempt failed, where it may have been seen
 	for fresh := false; ; fresh = true {
 		c, err := t.get(req, fresh)
 		if err != nil {
 			closeBody(req)
+			if sent != nil {
+				return nil, sent
+			}
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 		res, err := c.exchange(req)
@@ -124,9 +133,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		// then, where nobody can tell, on a new one.
 		again := errors.Is(err, ErrNotSent) ||
 			errors.Is(err, ErrBadResponse) && !c.answered && repeatable(req)
-		if fresh || !c.kept || !again || req.Context().Err() != nil {
-			closeBody(req)
+		if fresh || !c.kept || !again {
+			if !c.sending {
+				closeBody(req)
+			}
+			if sent != nil && errors.Is(err, ErrNotSent) {
+				return nil, sent
+			}
 			return nil, err
+		}
+		if !errors.Is(err, ErrNotSent) {
+			sent = err
 		}
 	}
 }
