@@ -134,6 +134,7 @@ func (s *Server) admit(one *session, resumed bool) error {
 		return &protocol.Error{Code: protocol.SessionTaken, Message: "this session has a connection", Hint: "use another session id"}
 	}
 	s.sessions[one.id] = one
+	delete(s.shaking, one.mux) // at its end it is told why
 	s.mu.Unlock()
 	if old != nil {
 		old.end(&protocol.Error{Code: protocol.SessionFenced, Message: "a newer connection of this session took over"}, s.c.Hold)

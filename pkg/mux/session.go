@@ -151,8 +151,11 @@ func (s *session) Ping(ctx context.Context) (time.Duration, error) {
 	}()
 	select {
 	case a := <-c:
-		if a.err != nil {
+		switch {
+		case a.err != nil:
 			return 0, s.wrap(a.err)
+		case s.y.IsClosed():
+			return 0, s.Err() // it joined a ping that was answered before
 		}
 		return a.rtt, nil
 	case <-ctx.Done():
