@@ -1,5 +1,5 @@
 // Package policy says what a route's owner wants done to its requests on the
-// way: for now, whose origin the local app believes in. The edge carries it
+// way: whose origin the local app believes in. The edge carries it
 // out, so that a client which only passes bytes on is enough.
 package policy
 
