@@ -24,7 +24,7 @@ const pollEvery = time.Second
 // A change of the file counts from the next Authenticate on. While the file is
 // missing, unreadable, empty or invalid nobody is let in; the identities that
 // it made valid last stay valid, so that live sessions outlive a slip of the
-// editor.
+// editor; but of a file that was read and holds no token none does.
 type Tokens struct {
 	Log *slog.Logger // nil discards; never shows a token
 

@@ -109,7 +109,9 @@ func (c *timedConn) start(d time.Duration) {
 func (c *timedConn) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.timer.Stop()
+	if c.timer != nil { // it was closed before there was one
+		c.timer.Stop()
+	}
 }
 
 // What is looked at in a frame's header (RFC 9113, sections 4.1, 6.2 and 6.10).

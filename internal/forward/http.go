@@ -68,6 +68,9 @@ func New(target Target, o Options) *HTTP {
 	}
 	f := &HTTP{target: target, o: o}
 	f.h1 = &proxy.Transport{Dial: f.dial, Fresh: fresh, HeaderTimeout: o.Timeout, ContinueTimeout: continueTimeout}
+	if o.Timeout > 0 {
+		f.h1.ContinueTimeout = min(continueTimeout, o.Timeout)
+	}
 	if target.Scheme != "http" {
 		f.h2 = f.http2()
 	}

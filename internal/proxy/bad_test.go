@@ -164,8 +164,19 @@ func pipe(timeout time.Duration, app func(net.Conn)) *Transport {
 	}
 }
 
-func TestHeaderTimeout(t *testing.T) {
-	const limit = time.Minute
+// headerTimeout is what an app does about a limit, and what comes of it.
+type headerTimeout struct {
+	body   func() io.Reader // of length 3; nil: none
+	expect bool
+	app    func(net.Conn)
+	want   string
+	err    error
+}
+
+const timeLimit = time.Minute
+
+func headerTimeouts() map[string]headerTimeout {
+	const limit = timeLimit
 	const head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 	discard := func(c net.Conn, n int) { io.CopyN(io.Discard, c, int64(n)) }
 	slow := func() io.Reader { // takes longer than the limit
@@ -178,13 +189,7 @@ func TestHeaderTimeout(t *testing.T) {
 		}()
 		return pr
 	}
-	for name, test := range map[string]struct {
-		body   func() io.Reader // of length 3; nil: none
-		expect bool
-		app    func(net.Conn)
-		want   string
-		err    error
-	}{
+	return map[string]headerTimeout{
 		"silent": {app: func(c net.Conn) { io.Copy(io.Discard, c) }, err: ErrHeaderTimeout},
 		"half a header": {app: func(c net.Conn) {
 			discard(c, len("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
@@ -233,7 +238,12 @@ func TestHeaderTimeout(t *testing.T) {
 			time.Sleep(limit - 1)
 			io.WriteString(c, ok)
 		}, want: "hi"},
-	} {
+	}
+}
+
+func TestHeaderTimeout(t *testing.T) {
+	const limit = timeLimit
+	for name, test := range headerTimeouts() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dials := 0
@@ -279,10 +289,12 @@ func TestContinueTimeout(t *testing.T) {
 		after  time.Duration // when the app says it
 		expect time.Duration // when the body comes
 	}{
-		"ignored":  {"", 0, time.Second},
-		"accepted": {"HTTP/1.1 100 Continue\r\n\r\n", time.Millisecond, time.Millisecond},
-		"late":     {"HTTP/1.1 100 Continue\r\n\r\n", time.Minute, time.Second},
-		"hinted":   {"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", time.Millisecond, time.Millisecond},
+		"ignored":              {"", 0, time.Second},
+		"accepted":             {"HTTP/1.1 100 Continue\r\n\r\n", time.Millisecond, time.Millisecond},
+		"late":                 {"HTTP/1.1 100 Continue\r\n\r\n", time.Minute, time.Second},
+		"hint":                 {"HTTP/1.1 103 Early Hints\r\n\r\n", time.Millisecond, time.Second + time.Millisecond},
+		"hinted":               {"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", time.Millisecond, time.Millisecond},
+		"hinted, then ignored": {"HTTP/1.1 103 Early Hints\r\n\r\n", time.Millisecond, time.Second + time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -134,6 +134,13 @@ func (e *exchange) run() (*http.Response, error) {
 			if err := e.interim(res); err != nil {
 				return nil, err
 			}
+			// 103 before 100 is no answer to Expect.
+			if waiting && e.ignored() {
+				waiting = false
+				e.startBody()
+			} else if waiting {
+				e.startTimeout()
+			}
 		case waiting:
 			waiting = false
 			e.stopTimeout()

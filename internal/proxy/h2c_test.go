@@ -130,12 +130,10 @@ func ended(s string, end bool) string {
 	return s
 }
 
-// TestGRPC has the four shapes that an answer of gRPC can have.
-func TestGRPC(t *testing.T) { bothH2C(t, grpc) }
-
-func grpc(t *testing.T, way func(testing.TB, http.HandlerFunc) string) {
-	read := make(chan string, 1)
-	addr := way(t, func(w http.ResponseWriter, r *http.Request) {
+// grpcApp answers in each shape that gRPC has; it tells read how a cancelled
+// request went.
+func grpcApp(read chan<- string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		w.Header().Set("Content-Type", "application/grpc")
 		one := make([]byte, 1)
@@ -178,8 +176,15 @@ func grpc(t *testing.T, way func(testing.TB, http.HandlerFunc) string) {
 			<-r.Context().Done()
 			read <- ended("read", err == nil)
 		}
-	})
-	f := dialFrames(t, addr)
+	}
+}
+
+// TestGRPC has the shapes that an answer of gRPC can have.
+func TestGRPC(t *testing.T) { bothH2C(t, grpc) }
+
+func grpc(t *testing.T, way func(testing.TB, http.HandlerFunc) string) {
+	read := make(chan string, 1)
+	f := dialFrames(t, way(t, grpcApp(read)))
 	say := func(id uint32, data string, end bool) {
 		t.Helper()
 		if err := f.WriteData(id, end, []byte(data)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/policy"
@@ -72,7 +73,7 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 	release, err := s.server.c.Registry.Bind(context.Background(), &registry.Route{
 		Name: name, Owner: s.owner, Kind: protocol.KindHTTP, Policy: p,
 		HTTP:  s.pool.Route(name),
-		Alive: func(ctx context.Context) bool { _, err := s.mux.Ping(ctx); return err == nil },
+		Alive: s.alive,
 		Lost: func() {
 			// It was silent, and may wake up: then it connects again and learns which of
 			// its names are left.
@@ -100,6 +101,14 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 		return &protocol.Error{Code: protocol.Draining, Message: "the session has ended"}
 	}
 	return nil
+}
+
+// alive asks the client for a sign of life. Any byte is one: on a slow link the
+// answer itself may stand behind much else.
+func (s *session) alive(ctx context.Context) bool {
+	asked := time.Now()
+	_, err := s.mux.Ping(ctx)
+	return err == nil || s.mux.Idle() < time.Since(asked)
 }
 
 // resumer makes and checks the secrets with which a session's next connection

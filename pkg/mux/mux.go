@@ -28,6 +28,8 @@ type Session interface {
 	// Ping measures one round trip. The error is ctx's, wraps [ErrClosed], or is
 	// os.ErrDeadlineExceeded where no answer came for a minute.
 	Ping(ctx context.Context) (time.Duration, error)
+	// Idle is how long nothing has arrived. Every received byte is life.
+	Idle() time.Duration
 	// Close ends the session at once: streams that are open read and write
 	// [ErrClosed], at the peer too, and what was written last may never be sent.
 	// Who needs that it arrives waits for the peer's answer first. Closing twice

@@ -163,6 +163,8 @@ func (s *session) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
+func (s *session) Idle() time.Duration { return s.conn.idle() }
+
 func (s *session) Close() error { return s.y.Close() }
 
 func (s *session) Done() <-chan struct{} { return s.y.CloseChan() }
@@ -234,6 +236,11 @@ func (c *lifeConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// idle is how long nothing has arrived.
+func (c *lifeConn) idle() time.Duration {
+	return time.Since(c.start) - time.Duration(c.last.Load())
+}
+
 // watch looks after deadAfter whether the peer is still alive.
 func (c *lifeConn) watch() {
 	c.mu.Lock()
@@ -243,7 +250,7 @@ func (c *lifeConn) watch() {
 
 func (c *lifeConn) check() {
 	c.mu.Lock()
-	idle := time.Since(c.start) - time.Duration(c.last.Load())
+	idle := c.idle()
 	switch {
 	case c.closed:
 	case idle < c.deadAfter:
