@@ -16,6 +16,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -64,6 +65,15 @@ func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Opt
 	out := f.request()
 	if f.src != nil {
 		defer f.src.release()
+		ctx, cancel := context.WithCancel(context.WithoutCancel(out.Context()))
+		defer cancel()
+		defer context.AfterFunc(r.Context(), func() {
+			if !f.src.wasWoken() {
+				cancel() // the visitor has gone
+			}
+		})()
+		out = out.WithContext(ctx)
+		f.src.out = out
 	}
 	res, err := rt.RoundTrip(out)
 	f.endInterim()

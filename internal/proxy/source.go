@@ -20,8 +20,9 @@ type source struct {
 	released atomic.Bool
 	ended    atomic.Bool // it was read to its end
 
-	mu   sync.Mutex
-	over bool // Forward has returned, and f.rc is not to be used
+	mu    sync.Mutex
+	over  bool // Forward has returned, and f.rc is not to be used
+	woken bool // the connection had its read deadline set, and takes no other request
 }
 
 var errReleased = errors.New("request is over")
@@ -39,15 +40,24 @@ func (s *source) Read(p []byte) (int, error) {
 		if s.out.Trailer == nil {
 			s.out.Trailer = s.f.r.Trailer
 		}
-		s.ended.Store(true)
+		s.end()
 	case err != nil:
 		err = fmt.Errorf("read request body: %w", err)
 	}
 	return n, err
 }
 
+// end notes that nothing is left to read. net/http watches the connection from the
+// body's end on, and where that was woken the request after this one would be
+// cancelled: the body counts as unread then, and the connection is closed.
+func (s *source) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended.Store(!s.woken)
+}
+
 // Close is for the transport, which may call it at any time. It ends a read that
-// is under way; the visitor's context ends with it.
+// is under way; the visitor's context ends with it, and the request's does not.
 func (s *source) Close() error {
 	s.released.Store(true)
 	if s.reading.TryLock() {
@@ -76,10 +86,18 @@ func (s *source) stop() {
 	defer s.reading.Unlock()
 }
 
+// wasWoken reports whether the end of the visitor's context is of our making.
+func (s *source) wasWoken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.woken
+}
+
 func (s *source) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.over {
+	if !s.over && !s.ended.Load() {
+		s.woken = true
 		s.f.rc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
