@@ -65,15 +65,12 @@ func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Opt
 	out := f.request()
 	if f.src != nil {
 		defer f.src.release()
-		ctx, cancel := context.WithCancel(context.WithoutCancel(out.Context()))
-		defer cancel()
+		defer f.cancel()
 		defer context.AfterFunc(r.Context(), func() {
 			if !f.src.wasWoken() {
-				cancel() // the visitor has gone
+				f.cancel() // the visitor has gone
 			}
 		})()
-		out = out.WithContext(ctx)
-		f.src.out = out
 	}
 	res, err := rt.RoundTrip(out)
 	f.endInterim()
@@ -101,6 +98,9 @@ type forwarding struct {
 	rc  *http.ResponseController
 	o   Options
 	src *source // nil: no body
+	// cancel ends the context of a request with a body, which is not r's: that one
+	// ends, too, when src wakes a read.
+	cancel context.CancelFunc
 
 	interim   sync.Mutex // guards the following fields, and w until answered
 	answered  bool
@@ -144,6 +144,8 @@ func (f *forwarding) request() *http.Request {
 	}
 	// An HTTP/2 request always has a Body, but with length 0 nothing comes.
 	if hasBody(r) && r.ContentLength != 0 {
+		ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		out = out.WithContext(ctx)
 		f.src = &source{f: f, out: out}
 		out.Body = f.src
 	}
