@@ -13,19 +13,7 @@ import (
 	"time"
 )
 
-// The frames of yamux, as a peer other than go-yamux may send them.
-const (
-	typeData   = 0
-	typeWindow = 1
-	typePing   = 2
-	typeGoAway = 3
-
-	flagSYN = 1
-	flagACK = 2
-	flagFIN = 4
-	flagRST = 8
-)
-
+// frame is one of a peer that sends what it likes.
 func frame(kind, flags byte, id, length uint32, body string) string {
 	b := []byte{0, kind, 0, flags}
 	b = binary.BigEndian.AppendUint32(b, id)
@@ -206,8 +194,8 @@ func (c slowCloser) Close() error {
 	return c.Conn.Close()
 }
 
-// TestCutWhileReading reads while the session is ending: the error that
-// go-yamux gives beside the data is a bare io.EOF then.
+// TestCutWhileReading reads while the session is ending: what arrived is read,
+// and then comes an error, never a bare io.EOF.
 func TestCutWhileReading(t *testing.T) {
 	const size = 250_000 // more than half of the window: reading it would send an update
 	c, s := tcpConns(t)

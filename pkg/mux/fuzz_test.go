@@ -46,7 +46,7 @@ func FuzzPeer(f *testing.F) {
 		go io.Copy(io.Discard, b)
 		b.SetWriteDeadline(time.Now().Add(time.Minute))
 		b.Write(sent)
-		if n := s.(*session).y.NumStreams(); n > maxStreams+1 {
+		if n := s.(*session).count(); n > maxStreams+1 {
 			t.Errorf("%d streams", n)
 		}
 		b.Close()

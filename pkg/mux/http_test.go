@@ -71,7 +71,7 @@ func TestHTTPKeepAlive(t *testing.T) {
 			t.Fatalf("%q, %v; want %q", b, err, want)
 		}
 	}
-	if n := client.(*session).y.NumStreams(); n != 1 {
+	if n := client.(*session).count(); n != 1 {
 		t.Errorf("%d streams for requests one after the other", n)
 	}
 }

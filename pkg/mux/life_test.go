@@ -191,7 +191,7 @@ func TestKeepAliveOff(t *testing.T) {
 func TestPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		session, _ := lone(t, Config{KeepAlive: -1}, peer.pong)
-		time.Sleep(time.Second) // go-yamux's own first ping is over
+		time.Sleep(time.Second) // the session's own first ping is over
 		if d, err := session.Ping(t.Context()); d != trip || err != nil {
 			t.Errorf("Ping: %v, %v; want %v", d, err, trip)
 		}
@@ -246,14 +246,14 @@ func TestPingFlood(t *testing.T) {
 // ended in memory (R22). The runtime keeps some stopped timers, but not most.
 func TestEndedSessionIsForgotten(t *testing.T) {
 	const n = 100
-	var all [n]weak.Pointer[lifeConn]
+	var all [n]weak.Pointer[session]
 	for i := range all {
 		a, b := net.Pipe()
 		s, err := Client(a, Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		all[i] = weak.Make(s.(*session).conn)
+		all[i] = weak.Make(s.(*session))
 		b.Close()
 		<-s.Done()
 	}

@@ -2,11 +2,19 @@
 // system: everything above it sees a [Session] and its streams, everything
 // below it is a net.Conn.
 //
-// It runs on go-yamux and talks to every yamux of the hashicorp line. What it
-// adds: a silent peer is given up (any received byte is life, see
+// It speaks yamux, as github.com/hashicorp/yamux and go-yamux do, and is made for
+// a tunnel: frames are gathered into few writes, and a small message passes by
+// bulk (outbox.go); a stream's window follows the path, so that one stream fills
+// it and the others do not wait (window.go); an idle session costs one goroutine
+// and a few kilobytes. A silent peer is given up (any received byte is life, see
 // [Config.KeepAlive]); a dead session is never a clean end (its streams read
 // [ErrClosed], never io.EOF); and Close on a stream whose end was not read does
 // not leave the peer's writer blocked.
+//
+// What a session keeps in memory is bounded: per stream, what the peer was
+// granted and nobody has read, 256 KiB and at most 16 MiB where its reader keeps
+// up; 64 MiB beyond that for all streams; 256 KiB of what waits to be sent; and
+// while there is traffic, two buffers of 64 KiB to write and one to read.
 package mux
 
 import (
@@ -54,6 +62,10 @@ type Stream interface {
 	// Reset aborts both directions: the peer reads and writes an error, never
 	// io.EOF, even where data is still on the way.
 	Reset() error
+	// OnAbort has f called, on a goroutine of its own, when the peer aborts the
+	// stream or the session ends before the peer has ended the stream. stop takes
+	// that back; it reports whether it did, before f was called.
+	OnAbort(f func()) (stop func() bool)
 }
 
 // Errors of a session and its streams; each is wrapped with its cause.

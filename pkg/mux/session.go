@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"math"
 	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/libp2p/go-yamux/v5"
 )
 
 const (
@@ -20,25 +16,20 @@ const (
 	defaultDeadAfter  = 40 * time.Second
 	defaultMaxStreams = 16384
 
-	// writeTimeout ends a session whose peer takes no byte of a frame, though it
-	// may go on sending. go-yamux's own 10 s end slow links that are alive.
-	writeTimeout = 60 * time.Second
-
-	// off is how long go-yamux waits between pings where they are switched off.
-	off = 365 * 24 * time.Hour
+	// maxUnaccepted is how many streams may be open that the peer has not accepted
+	// yet. It is what other implementations allow.
+	maxUnaccepted = 256
 )
 
 // Client makes conn a session whose own streams have odd ids. It takes conn
 // over, also where it returns an error.
-func Client(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, yamux.Client) }
+func Client(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, 1), nil }
 
 // Server makes conn a session whose own streams have even ids. It takes conn
 // over, also where it returns an error.
-func Server(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, yamux.Server) }
+func Server(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, 2), nil }
 
-type side func(net.Conn, *yamux.Config, func() (yamux.MemoryManager, error)) (*yamux.Session, error)
-
-func newSession(conn net.Conn, c Config, start side) (Session, error) {
+func newSession(conn net.Conn, c Config, firstID uint32) *session {
 	if c.KeepAlive == 0 {
 		c.KeepAlive = defaultKeepAlive
 	}
@@ -48,228 +39,193 @@ func newSession(conn net.Conn, c Config, start side) (Session, error) {
 	if c.MaxStreams == 0 {
 		c.MaxStreams = defaultMaxStreams
 	}
-	y := yamux.DefaultConfig()
-	y.EnableKeepAlive = false // it takes only an answered ping for life
-	y.MeasureRTTInterval = off
-	if c.KeepAlive > 0 {
-		// go-yamux pings at this interval to measure; that is all a keep-alive
-		// needs. The jitter keeps many sessions from pinging in step.
-		y.MeasureRTTInterval = c.KeepAlive - rand.N(c.KeepAlive/5+1)
+	s := &session{
+		conn: conn, maxStreams: c.MaxStreams, nextID: firstID,
+		done: make(chan struct{}), places: make(chan struct{}, maxUnaccepted),
+		streams: make(map[uint32]*stream),
 	}
-	y.ConnectionWriteTimeout = writeTimeout
-	y.MaxIncomingStreams = uint32(c.MaxStreams)
-	y.LogOutput = io.Discard
-	y.ReadBufSize = 32 << 10
-
-	l := &lifeConn{Conn: conn, start: time.Now(), deadAfter: c.DeadAfter}
-	if c.KeepAlive > 0 {
-		l.watch()
-	}
-	ys, err := start(l, y, nil)
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("mux: %w", err)
-	}
-	return &session{y: ys, conn: l}, nil
+	s.arrived.L = &s.mu
+	s.out.conn, s.out.fail = conn, s.end
+	s.life.session = s
+	s.life.begin(c)
+	go s.receive()
+	return s
 }
 
-// session is a Session on go-yamux.
+// session is a Session. It costs one goroutine while it is idle: receive.
 type session struct {
-	y    *yamux.Session
-	conn *lifeConn
+	conn       net.Conn
+	maxStreams int
+	out        outbox
+	life       life
+	budget     budget
+	done       chan struct{}
+	places     chan struct{} // holds one for each opened stream that was not accepted
+
+	mu       sync.Mutex // guards the following
+	err      error      // why it ended
+	streams  map[uint32]*stream
+	theirs   int    // how many of them the peer opened
+	nextID   uint32 // of the next stream that is opened
+	accepted []*stream
+	arrived  sync.Cond // a stream arrived, or the session ended
 }
+
+var errExhausted = fmt.Errorf("%w: all stream ids were used", ErrClosed)
 
 func (s *session) Open(ctx context.Context) (Stream, error) {
-	type opened struct {
-		y   *yamux.Stream
-		err error
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	// Where many wait for a slow connection, go-yamux's OpenStream outlasts ctx.
-	c := make(chan opened)
-	go func() {
-		y, err := s.y.OpenStream(&placeContext{Context: ctx})
-		select {
-		case c <- opened{y, err}:
-		case <-ctx.Done():
-			if err == nil {
-				y.Reset()
-			}
-		}
-	}()
 	select {
-	case o := <-c:
-		switch {
-		case o.err == nil:
-			return &stream{y: o.y, session: s}, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		}
-		return nil, s.wrap(o.err)
+	case s.places <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-s.done:
+		return nil, s.Err()
 	}
+	s.mu.Lock()
+	if err := s.openable(); err != nil {
+		s.mu.Unlock()
+		<-s.places
+		return nil, err
+	}
+	st := newStream(s, s.nextID)
+	st.unaccepted.Store(true)
+	s.nextID += 2
+	s.streams[st.id] = st
+	s.mu.Unlock()
+	st.begin()
+	return st, nil
 }
 
-// placeContext ends OpenStream's first wait, the one for a place among the
-// streams that the peer has not accepted yet, and not its second, for its first
-// frame to be sent: go-yamux keeps a stream whose first frame it gave up for as
-// long as the session lives. OpenStream calls Done once for each.
-type placeContext struct {
-	context.Context
-	asked bool
-}
-
-func (c *placeContext) Done() <-chan struct{} {
-	if c.asked {
-		return nil
+// openable says why no stream can be opened.
+func (s *session) openable() error {
+	if s.err != nil {
+		return s.err
 	}
-	c.asked = true
-	return c.Context.Done()
+	if s.nextID > math.MaxUint32-2 {
+		return errExhausted
+	}
+	return nil
 }
 
 func (s *session) Accept() (Stream, error) {
-	y, err := s.y.AcceptStream()
-	if err != nil {
-		return nil, s.wrap(err)
+	s.mu.Lock()
+	for len(s.accepted) == 0 && s.err == nil {
+		s.arrived.Wait()
 	}
-	if s.y.IsClosed() { // go-yamux may still hand out streams, dead ones
-		return nil, s.Err()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return nil, s.err
 	}
-	return &stream{y: y, session: s}, nil
+	st := s.accepted[0]
+	s.accepted[0] = nil
+	if s.accepted = s.accepted[1:]; len(s.accepted) == 0 {
+		s.accepted = nil
+	}
+	s.mu.Unlock()
+	s.out.put(header{kind: typeWindow, flags: flagACK, id: st.id})
+	return st, nil
 }
 
-func (s *session) Ping(ctx context.Context) (time.Duration, error) {
-	type answer struct {
-		rtt time.Duration
-		err error
-	}
-	// go-yamux's Ping takes no context; it ends with the session or writeTimeout.
-	c := make(chan answer, 1)
-	go func() {
-		rtt, err := s.y.Ping()
-		c <- answer{rtt, err}
-	}()
-	select {
-	case a := <-c:
-		switch {
-		case a.err != nil:
-			return 0, s.wrap(a.err)
-		case s.y.IsClosed():
-			return 0, s.Err() // it joined a ping that was answered before
-		}
-		return a.rtt, nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
+func (s *session) Ping(ctx context.Context) (time.Duration, error) { return s.life.ping(ctx) }
 
-func (s *session) Idle() time.Duration { return s.conn.idle() }
+func (s *session) Idle() time.Duration { return s.life.idle() }
 
-func (s *session) Close() error { return s.y.Close() }
-
-func (s *session) Done() <-chan struct{} { return s.y.CloseChan() }
+func (s *session) Done() <-chan struct{} { return s.done }
 
 func (s *session) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
 
 func (s *session) Err() error {
-	if !s.y.IsClosed() {
-		return nil
-	}
-	// go-yamux tells why it ended only to who asks for a stream.
-	_, err := s.y.OpenStream(context.Background())
-	return s.wrap(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
-// wrap makes an error of go-yamux one of ours. The cause of a dead session is
-// formatted, not wrapped: it may be io.EOF, and nobody may take that for the
-// clean end of a stream.
-func (s *session) wrap(err error) error {
-	var reset *yamux.StreamError
-	var timeout net.Error
+var errHere = errors.New("closed on this side")
+
+func (s *session) Close() error {
+	s.end(errHere)
+	return nil
+}
+
+// end ends the session, once. The cause is formatted, not wrapped: it may be
+// io.EOF, and nobody may take that for the clean end of a stream.
+func (s *session) end(cause error) {
+	err := fmt.Errorf("%w: %v", ErrClosed, cause)
 	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &reset), err == yamux.ErrStreamReset:
-		return fmt.Errorf("%w: %v", ErrReset, err)
-	case s.conn.silent.Load():
-		return fmt.Errorf("%w: %w for %v", ErrClosed, ErrSilent, s.conn.deadAfter)
-	case s.y.IsClosed(), errors.Is(err, yamux.ErrStreamsExhausted):
-		return fmt.Errorf("%w: %v", ErrClosed, cause(err))
-	case errors.Is(err, yamux.ErrStreamClosed):
-		return net.ErrClosed
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return os.ErrDeadlineExceeded
+	case errors.Is(cause, ErrSilent):
+		err = fmt.Errorf("%w: %w", ErrClosed, cause)
+	case cause == io.EOF, cause == io.ErrUnexpectedEOF:
+		err = fmt.Errorf("%w: the peer closed the connection", ErrClosed)
 	}
-	return fmt.Errorf("mux: %v", err)
-}
-
-func cause(err error) error {
-	if errors.Is(err, io.EOF) {
-		return errors.New("the peer closed the connection")
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
 	}
-	if errors.Is(err, yamux.ErrSessionShutdown) {
-		return errors.New("closed on this side")
+	s.err = err
+	streams := s.streams
+	s.streams, s.accepted, s.theirs = nil, nil, 0
+	s.arrived.Broadcast()
+	s.mu.Unlock()
+
+	s.life.stop()
+	s.out.close(err)
+	for _, st := range streams {
+		st.abort(err)
 	}
-	return err
+	close(s.done)
+	s.conn.Close()
 }
 
-// lifeConn remembers when a byte last arrived, and closes where none did for
-// too long. A timer does it rather than a goroutine: there are many sessions,
-// and most are idle.
-type lifeConn struct {
-	net.Conn
-	start     time.Time
-	last      atomic.Int64 // nanoseconds since start
-	deadAfter time.Duration
-	silent    atomic.Bool // the peer was given up
-
-	mu     sync.Mutex  // guards the following
-	timer  *time.Timer // nil: nobody watches
-	closed bool
+// stream returns the one with this id, or nil.
+func (s *session) stream(id uint32) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[id]
 }
 
-func (c *lifeConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 {
-		c.last.Store(int64(time.Since(c.start)))
-	}
-	return n, err
-}
-
-// idle is how long nothing has arrived.
-func (c *lifeConn) idle() time.Duration {
-	return time.Since(c.start) - time.Duration(c.last.Load())
-}
-
-// watch looks after deadAfter whether the peer is still alive.
-func (c *lifeConn) watch() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(c.deadAfter, c.check)
-}
-
-func (c *lifeConn) check() {
-	c.mu.Lock()
-	idle := c.idle()
+// opened takes a stream that the peer opens. It returns nil where there is no
+// place for it.
+func (s *session) opened(id uint32) (*stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case c.closed:
-	case idle < c.deadAfter:
-		c.timer.Reset(c.deadAfter - idle)
-	default:
-		c.silent.Store(true)
+	case id == 0 || id%2 == s.nextID%2:
+		return nil, fmt.Errorf("stream %d is not the peer's to open", id)
+	case s.err != nil:
+		return nil, nil
+	case s.streams[id] != nil:
+		return nil, fmt.Errorf("stream %d was opened twice", id)
+	case s.theirs >= s.maxStreams, len(s.accepted) >= maxUnaccepted:
+		return nil, nil
 	}
-	c.mu.Unlock()
-	if c.silent.Load() {
-		c.Close() // go-yamux reads an error, and ends the session
-	}
+	st := newStream(s, id)
+	s.streams[id] = st
+	s.theirs++
+	s.accepted = append(s.accepted, st)
+	s.arrived.Signal()
+	return st, nil
 }
 
-func (c *lifeConn) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	if c.timer != nil {
-		c.timer.Stop() // or it keeps the dead session in memory
+// forget is called when a stream has ended in both directions.
+func (s *session) forget(st *stream) {
+	s.mu.Lock()
+	if s.streams[st.id] == st {
+		delete(s.streams, st.id)
+		if st.id%2 != s.nextID%2 {
+			s.theirs--
+		}
 	}
-	c.mu.Unlock()
-	return c.Conn.Close()
+	s.mu.Unlock()
+	st.place()
+}
+
+// count is how many streams there are.
+func (s *session) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
 }

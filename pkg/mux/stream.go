@@ -5,9 +5,8 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/libp2p/go-yamux/v5"
 )
 
 // linger is how long a stream that was closed before its end was read may be
@@ -15,140 +14,288 @@ import (
 // reads our end and ends its own side within this time sees no error.
 const linger = 2 * time.Second
 
-// stream is a Stream on go-yamux.
+// stream is a Stream. Each direction has a lock of its own: the sending side is
+// the outbox's, which all streams share.
 type stream struct {
-	y       *yamux.Stream
-	session *session
+	session    *session
+	id         uint32
+	unaccepted atomic.Bool  // it was opened here, and holds a place
+	ended      atomic.Int32 // directions
 
-	reading sync.Mutex // held by Read
 	writing sync.Mutex // held by Write
+	reading sync.Mutex // held by Read
 
-	mu       sync.Mutex // guards the following
-	deadline time.Time  // of Read
-	taking   bool       // Read takes data, and go-yamux has no read deadline
-	ended    bool       // the peer's end was read
-	closed   bool       // Close was called
+	// The sending side is guarded by session.out.mu.
+	credit    uint32 // bytes that may be sent
+	rest      []byte // of the Write under way
+	syn       bool   // its opening is to be sent
+	inLine    bool
+	writeErr  error // why nothing can be written any more
+	written   sync.Cond
+	writeTime deadline
+
+	mu       sync.Mutex // guards the receiving side: what follows
+	in       inbox
+	into     []byte // of the Read that waits
+	got      int    // bytes that it was given
+	fin      bool   // the peer's end has arrived
+	closed   bool   // Close was called
+	readErr  error  // why nothing more will arrive
+	readable sync.Cond
+	readTime deadline
+	window   window
+	onAbort  map[*func()]struct{}
 }
 
-// Read waits under the deadline, and then takes what is there without one.
-// go-yamux tells the peer under the deadline of the read that it may send more.
-// Where the deadline passed in between, that was never said again, and the
-// stream stalled for ever.
-func (s *stream) Read(b []byte) (int, error) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
-	if err := s.readable(); err != nil || len(b) == 0 {
-		return 0, err
-	}
-	if _, err := s.y.Read(nil); err != nil { // returns once there is something to read
-		return 0, s.readError(err)
-	}
-	s.take(true)
-	n, err := s.y.Read(b)
-	s.take(false)
-	if n > 0 {
-		// An error beside data is the session's, and may be a bare io.EOF. What
-		// holds for the stream, the next Read says.
-		return n, nil
-	}
-	return 0, s.readError(err)
+func newStream(s *session, id uint32) *stream {
+	st := &stream{session: s, id: id, credit: initialWindow}
+	st.window.init(s)
+	st.written.L = &s.out.mu
+	st.readable.L = &st.mu
+	return st
 }
 
-// readable says why nothing may be read now, if so.
-func (s *stream) readable() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return net.ErrClosed
-	case !s.deadline.IsZero() && !time.Now().Before(s.deadline):
-		return os.ErrDeadlineExceeded
+// begin sends the stream's opening.
+func (st *stream) begin() {
+	o := &st.session.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	st.syn = true
+	o.enlist(st)
+}
+
+// place gives back the place that an opened stream holds until the peer takes it.
+func (st *stream) place() {
+	if st.unaccepted.CompareAndSwap(true, false) {
+		<-st.session.places
+	}
+}
+
+// end is called once for each direction.
+func (st *stream) end() {
+	if st.ended.Add(1) == 2 {
+		st.session.forget(st)
+	}
+}
+
+func (st *stream) LocalAddr() net.Addr { return st.session.conn.LocalAddr() }
+
+func (st *stream) RemoteAddr() net.Addr { return st.session.conn.RemoteAddr() }
+
+// Read hands what waits to b, or waits for the session to put into b what
+// arrives.
+func (st *stream) Read(b []byte) (int, error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	st.mu.Lock()
+	n, err := st.read(b)
+	credit := st.window.read(n, st.in.size)
+	if st.fin || st.readErr != nil {
+		credit = 0 // nothing more will come
+	}
+	st.mu.Unlock()
+	if credit > 0 {
+		st.session.out.put(header{kind: typeWindow, id: st.id, length: credit})
+	}
+	return n, err
+}
+
+func (st *stream) read(b []byte) (int, error) {
+	for {
+		switch {
+		case st.closed:
+			return 0, net.ErrClosed
+		case st.readTime.passed:
+			return 0, os.ErrDeadlineExceeded
+		case len(b) == 0 && st.readErr == nil:
+			return 0, nil
+		case st.in.size > 0:
+			return st.in.read(b), nil
+		case st.fin:
+			return 0, io.EOF
+		case st.readErr != nil:
+			return 0, st.readErr
+		}
+		st.into = b
+		st.readable.Wait()
+		st.into = nil
+		if n := st.got; n > 0 {
+			st.got = 0
+			return n, nil
+		}
+	}
+}
+
+// expects reports whether the peer may send n bytes.
+func (st *stream) expects(n uint32) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.window.expects(n)
+}
+
+// deliver takes what arrived.
+func (st *stream) deliver(b []byte) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closed || st.fin || st.readErr != nil {
+		return
+	}
+	if st.into != nil {
+		st.got = copy(st.into, b)
+		st.into = nil
+		b = b[st.got:]
+		st.readable.Signal()
+	}
+	st.in.write(b)
+}
+
+// wasEnded takes the peer's end.
+func (st *stream) wasEnded() {
+	st.mu.Lock()
+	first := !st.fin && st.readErr == nil
+	st.fin = st.fin || first
+	st.readable.Signal()
+	st.mu.Unlock()
+	if first {
+		st.end()
+	}
+}
+
+// abort ends both directions with err: the peer's reset, or the session's end.
+// What arrived whole before it is still read.
+func (st *stream) abort(err error) {
+	st.stopWriting(err)
+	st.mu.Lock()
+	if !st.fin && st.readErr == nil {
+		st.readErr = err
+		if err == ErrReset {
+			st.in.drop()
+		}
+		st.window.close()
+		defer st.end()
+	}
+	hooks := st.onAbort
+	st.onAbort = nil
+	st.readable.Signal()
+	st.mu.Unlock()
+	for f := range hooks {
+		go (*f)()
+	}
+}
+
+func (st *stream) Reset() error {
+	st.mu.Lock()
+	ended := st.fin || st.readErr != nil
+	if st.readErr == nil {
+		st.readErr = ErrReset
+	}
+	st.fin = false
+	st.in.drop()
+	st.window.close()
+	st.onAbort = nil // they are told of the peer's aborts
+	st.readable.Signal()
+	st.mu.Unlock()
+	st.cut()
+	if !ended {
+		st.end()
 	}
 	return nil
 }
 
-// take switches go-yamux's read deadline off while data is taken.
-func (s *stream) take(on bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taking = on
-	switch {
-	case on && !s.deadline.IsZero():
-		s.y.SetReadDeadline(time.Time{})
-	case !on && !s.deadline.IsZero() && !s.closed:
-		s.y.SetReadDeadline(s.deadline)
+// OnAbort is documented with [Stream].
+func (st *stream) OnAbort(f func()) (stop func() bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.readErr != nil {
+		go f()
+		return func() bool { return false }
+	}
+	if st.onAbort == nil {
+		st.onAbort = make(map[*func()]struct{})
+	}
+	st.onAbort[&f] = struct{}{}
+	return func() bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		_, waiting := st.onAbort[&f]
+		delete(st.onAbort, &f)
+		return waiting
 	}
 }
-
-// readError makes an error of a Read without data one of ours.
-func (s *stream) readError(err error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return net.ErrClosed
-	case err == io.EOF: // go-yamux wraps it where it is not the stream's end
-		s.ended = true
-		return io.EOF
-	}
-	return s.session.wrap(err)
-}
-
-// Write keeps other Writes waiting: two at once make go-yamux overrun the
-// peer's window, which ends the session.
-func (s *stream) Write(b []byte) (int, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	n, err := s.y.Write(b)
-	return n, s.session.wrap(err)
-}
-
-func (s *stream) CloseWrite() error { return s.session.wrap(s.y.CloseWrite()) }
-
-func (s *stream) Reset() error { return s.session.wrap(s.y.Reset()) }
-
-func (s *stream) SetReadDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return net.ErrClosed
-	}
-	s.deadline = t
-	if s.taking {
-		return nil // take sets it
-	}
-	return s.y.SetReadDeadline(t)
-}
-
-func (s *stream) SetWriteDeadline(t time.Time) error { return s.y.SetWriteDeadline(t) }
-
-func (s *stream) SetDeadline(t time.Time) error {
-	if err := s.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return s.SetWriteDeadline(t)
-}
-
-func (s *stream) LocalAddr() net.Addr { return s.session.conn.LocalAddr() }
-
-func (s *stream) RemoteAddr() net.Addr { return s.session.conn.RemoteAddr() }
 
 // Close ends the writing side and gives up the reading side: what the peer
 // sent is thrown away, and after linger it gets an error.
-func (s *stream) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+func (st *stream) Close() error {
+	st.mu.Lock()
+	if st.closed {
+		st.mu.Unlock()
 		return nil
 	}
-	s.closed = true
-	ended := s.ended
-	s.y.SetReadDeadline(time.Unix(1, 0)) // wakes a blocked Read
-	s.mu.Unlock()
+	st.closed = true
+	st.in.drop()
+	st.window.close()
+	st.readTime.stop()
+	ended := st.fin || st.readErr != nil
+	st.readable.Signal()
+	st.mu.Unlock()
 
-	err := s.CloseWrite()
+	st.CloseWrite()
 	if !ended {
-		time.AfterFunc(linger, func() { s.y.Reset() })
+		time.AfterFunc(linger, func() { st.Reset() })
 	}
-	return err
+	return nil
+}
+
+func (st *stream) SetReadDeadline(t time.Time) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closed {
+		return net.ErrClosed
+	}
+	st.readTime.set(t, &st.readable)
+	return nil
+}
+
+func (st *stream) SetDeadline(t time.Time) error {
+	if err := st.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return st.SetWriteDeadline(t)
+}
+
+// deadline is guarded by the lock of the Cond that it is set with.
+type deadline struct {
+	passed bool
+	timer  *time.Timer
+}
+
+func (d *deadline) set(t time.Time, wake *sync.Cond) {
+	d.stop()
+	d.passed = false
+	if t.IsZero() {
+		return
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		d.passed = true
+		wake.Broadcast()
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(left, func() {
+		wake.L.Lock()
+		defer wake.L.Unlock()
+		if d.timer == timer { // or it was set anew meanwhile
+			d.passed = true
+			wake.Broadcast()
+		}
+	})
+	d.timer = timer
+}
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
 }

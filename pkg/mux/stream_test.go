@@ -238,8 +238,8 @@ func TestWriteDeadline(t *testing.T) {
 }
 
 // TestDeadlinesNeverStall has deadlines pass all the time during a large
-// transfer: go-yamux loses an update of the window, and with it the stream,
-// where one passes at a bad moment.
+// transfer: an update of the window that one of them made fail would stall the
+// stream for ever.
 func TestDeadlinesNeverStall(t *testing.T) {
 	const size = 16 << 20
 	interrupts := map[string]func(s Stream, stop <-chan struct{}){

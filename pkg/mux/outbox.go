@@ -1,0 +1,176 @@
+package mux
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	// batch is how many bytes of frames are gathered for one write.
+	batch = 64 << 10
+	// maxQueue bounds what waits to be sent. Only answers to the peer's frames
+	// come beyond batch; a peer that wants more of them than it takes is hostile.
+	maxQueue = 256 << 10
+	// maxPongs is how many pings are answered in one write; the rest of a flood is
+	// left unanswered.
+	maxPongs = 64
+
+	// writeTimeout ends a session whose connection takes no bytes, though some may
+	// go on to arrive. It is long enough for a batch on a link of 1.5 kB/s.
+	writeTimeout = 60 * time.Second
+	// writeSlack is by how much writeTimeout may be shorter: the deadline is set
+	// anew only once this much of it has passed.
+	writeSlack = 15 * time.Second
+)
+
+var errFlood = errors.New("the peer asks for more answers than it takes")
+
+// batches are buffers for queues. A session has one only while it sends.
+var batches = sync.Pool{New: func() any { return new([batch]byte) }}
+
+// outbox gathers the frames that a session sends, so that many go out in one
+// write. Whoever puts a frame there starts flush, a goroutine that ends when
+// there is nothing more to send.
+//
+// Small writes go to the queue at once and so pass by bulk, which waits in its
+// streams until the connection takes it: then each stream in line gives one
+// frame in turn.
+type outbox struct {
+	conn net.Conn
+	fail func(error) // ends the session
+
+	mu       sync.Mutex // guards the following, and the sending side of streams
+	queue    []byte     // frames; batch bytes, and beyond that answers
+	pongs    int        // of them in the queue
+	line     []*stream  // streams that have something to send, and may
+	flushing bool
+	err      error // why the session ended
+
+	due time.Time // when flush is to set the write deadline anew
+}
+
+// put adds a frame without payload. It returns at once.
+func (o *outbox) put(h header) {
+	o.mu.Lock()
+	over := o.append(h)
+	o.mu.Unlock()
+	if over {
+		o.fail(errFlood)
+	}
+}
+
+// append is put under mu. It reports whether the queue is too long.
+func (o *outbox) append(h header) (over bool) {
+	if o.err != nil {
+		return false
+	}
+	o.queue = appendHeader(o.buffer(), h)
+	o.start()
+	return len(o.queue) > maxQueue
+}
+
+// pong answers a ping.
+func (o *outbox) pong(n uint32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pongs < maxPongs {
+		o.pongs++
+		o.append(header{kind: typePing, flags: flagACK, length: n})
+	}
+}
+
+// buffer returns the queue, with memory behind it.
+func (o *outbox) buffer() []byte {
+	if o.queue == nil {
+		return batches.Get().(*[batch]byte)[:0]
+	}
+	return o.queue
+}
+
+// release gives a queue's memory back.
+func release(queue []byte) {
+	if cap(queue) == batch {
+		batches.Put((*[batch]byte)(queue[:batch]))
+	}
+}
+
+// start sees to it that what is there is sent.
+func (o *outbox) start() {
+	if !o.flushing && o.err == nil {
+		o.flushing = true
+		go o.flush()
+	}
+}
+
+// enlist puts st in line, where it has something to send and may.
+func (o *outbox) enlist(st *stream) {
+	if st.inLine || !st.sendable() {
+		return
+	}
+	st.inLine = true
+	o.line = append(o.line, st)
+	o.start()
+}
+
+// fill moves what streams have to send into the queue.
+func (o *outbox) fill() {
+	for len(o.line) > 0 && batch-len(o.queue) >= 2*headerSize {
+		st := o.line[0]
+		o.line[0] = nil
+		if o.line = o.line[1:]; len(o.line) == 0 {
+			o.line = nil
+		}
+		st.inLine = false
+		if !st.sendable() {
+			continue
+		}
+		o.queue = st.take(o.buffer())
+		o.enlist(st)
+	}
+}
+
+// flush sends until there is nothing more.
+func (o *outbox) flush() {
+	for {
+		// Whoever is about to write, too, may join in.
+		runtime.Gosched()
+		queue := o.next()
+		if queue == nil {
+			return
+		}
+		if now := time.Now(); now.After(o.due) {
+			o.conn.SetWriteDeadline(now.Add(writeTimeout))
+			o.due = now.Add(writeSlack)
+		}
+		_, err := o.conn.Write(queue)
+		release(queue)
+		if err != nil {
+			o.fail(err)
+		}
+	}
+}
+
+// next returns what is to be written now; nil ends flush.
+func (o *outbox) next() (queue []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fill()
+	queue, o.queue, o.pongs = o.queue, nil, 0
+	if o.err != nil {
+		release(queue)
+		queue = nil
+	}
+	o.flushing = queue != nil
+	return queue
+}
+
+// close ends the sending of everything. What is under way fails with err.
+func (o *outbox) close(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = err
+	o.line = nil
+}

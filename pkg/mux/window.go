@@ -1,0 +1,129 @@
+package mux
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxWindow is how much a stream may have been granted and not read. It carries
+	// 200 MB/s at 80 ms.
+	maxWindow = 16 << 20
+	// maxWindows is how much all streams of a session may have beyond
+	// initialWindow each.
+	maxWindows = 64 << 20
+	// longTrip is the round trip from which on a window is granted in small steps.
+	// Below it, what a step costs counts for more.
+	longTrip = 2 * time.Millisecond
+)
+
+// budget is what is left of a session's maxWindows.
+type budget struct{ used atomic.Int64 }
+
+// claim takes n bytes more, or gives back -n. It reports whether it did.
+func (b *budget) claim(n int64) bool {
+	if b.used.Add(n) > maxWindows && n > 0 {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// window is how much the peer may send on a stream. It follows the path: what
+// the reader takes within the shortest round trip, and a little more. So one
+// stream fills a long path, and the queue that makes others wait stays short;
+// and a reader that takes nothing is granted nothing.
+type window struct {
+	budget *budget
+	trip   *atomic.Int64 // the shortest round trip in nanoseconds
+	size   int           // of the window
+	credit int           // what the peer may still send
+
+	since    time.Time // when the measuring of what is read began
+	taken    int       // was read since then
+	flow     int       // what was read within a round trip, when last measured
+	before   int       // size at that time
+	starting bool      // it is not known yet what the path holds
+}
+
+func (w *window) init(s *session) {
+	w.budget, w.trip = &s.budget, &s.life.shortest
+	w.size, w.credit, w.before, w.starting = initialWindow, initialWindow, initialWindow, true
+}
+
+// expects takes n bytes off. It reports whether the peer was allowed to send
+// them.
+func (w *window) expects(n uint32) bool {
+	if int64(n) > int64(w.credit) {
+		return false
+	}
+	w.credit -= int(n)
+	return true
+}
+
+// read notes that n bytes were read and unread bytes wait. It returns how many
+// more the peer is to be granted.
+func (w *window) read(n, unread int) (grant uint32) {
+	if n == 0 {
+		return 0
+	}
+	w.taken += n
+	if w.starting {
+		w.resize(w.size + n) // so it doubles with each round trip
+	}
+	step := w.size / 2
+	if time.Duration(w.trip.Load()) > longTrip {
+		step = w.size / 16 // what is granted late is missing on the way
+	}
+	if w.size-w.credit-unread < step {
+		return 0
+	}
+	w.measure(time.Now())
+	if n := w.size - w.credit - unread; n > 0 {
+		w.credit += n
+		return uint32(n)
+	}
+	return 0
+}
+
+// measure sets the size to what the path holds, each time that a round trip has
+// passed: what was read within the shortest one, and a fifth more, which shows
+// when the path could carry more.
+func (w *window) measure(now time.Time) {
+	trip := time.Duration(w.trip.Load())
+	if w.since.IsZero() || trip == 0 {
+		w.since, w.taken = now, 0
+		return
+	}
+	passed := now.Sub(w.since)
+	if passed < trip {
+		return
+	}
+	flow, last, before := int(float64(w.taken)*float64(trip)/float64(passed)), w.flow, w.before
+	w.since, w.taken, w.flow, w.before = now, 0, flow, w.size
+	size := flow * 6 / 5
+	switch {
+	case passed > 4*trip: // the sender paused, or the reader did
+		w.starting = true
+		size = max(size, w.size/2)
+	case w.starting && flow > last*5/4:
+		return
+	case flow > before*7/8: // the window was the limit, not the path
+		size = max(flow*2, w.size)
+	}
+	w.starting = w.starting && passed > 4*trip
+	w.resize(size)
+}
+
+func (w *window) resize(size int) {
+	size = min(max(size, initialWindow), maxWindow)
+	if w.budget.claim(int64(size - w.size)) {
+		w.size = size
+	}
+}
+
+// close gives back what the window had beyond its first size.
+func (w *window) close() {
+	w.budget.claim(int64(initialWindow - w.size))
+	w.size = initialWindow
+}
