@@ -7,6 +7,10 @@ import (
 	"sync"
 )
 
+// maxUnsent is how many bytes the kernel may hold of a session's connection that
+// have not been sent at all.
+const maxUnsent = 128 << 10
+
 // restConn is a connection of which some bytes were read ahead, behind the
 // head of the HTTP message that upgraded it. They belong to the new protocol.
 type restConn struct {

@@ -8,7 +8,7 @@ import (
 )
 
 // acceptRaw is the server's end of [Raw]. Errors are as for [Accept].
-func acceptRaw(w http.ResponseWriter) (net.Conn, error) {
+func acceptRaw(w http.ResponseWriter, _ *http.Request) (net.Conn, error) {
 	return takeOver(w, http.Header{
 		"Connection": {"Upgrade"},
 		"Upgrade":    {protocol.Upgrade},

@@ -72,12 +72,16 @@ func accept(w http.ResponseWriter, r *http.Request) (net.Conn, Kind, error) {
 	if err := checkUpgrade(r); err != nil {
 		return nil, "", err
 	}
+	kind, take := WebSocket, acceptWebSocket
 	if hasToken(r.Header, "Upgrade", protocol.Upgrade) {
-		conn, err := acceptRaw(w)
-		return conn, Raw, err
+		kind, take = Raw, acceptRaw
 	}
-	conn, err := acceptWebSocket(w, r)
-	return conn, WebSocket, err
+	conn, err := take(w, r)
+	if err != nil {
+		return nil, kind, err
+	}
+	limitUnsent(conn)
+	return conn, kind, nil
 }
 
 // checkUpgrade checks what holds for each way to upgrade.
