@@ -110,7 +110,7 @@ func interrupted(ctx context.Context, err error) error {
 // socket is the body of a 101. It reads as empty until it is open, because
 // package websocket drains what it does not like, and the peer need not end it.
 type socket struct {
-	net.Conn
+	gatherer
 	open bool
 }
 

@@ -45,7 +45,7 @@ func acceptWebSocket(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
 type hijacker struct {
 	w      http.ResponseWriter
 	header http.Header
-	conn   net.Conn
+	conn   *gatherer
 	err    error
 }
 
@@ -54,10 +54,12 @@ func (h *hijacker) WriteHeader(int)             {}
 func (h *hijacker) Write(p []byte) (int, error) { return len(p), nil }
 
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	h.conn, h.err = takeOver(h.w, h.header)
-	if h.err != nil {
-		return nil, nil, h.err
+	conn, err := takeOver(h.w, h.header)
+	if err != nil {
+		h.err = err
+		return nil, nil, err
 	}
+	h.conn = &gatherer{Conn: conn}
 	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
 }
 
@@ -82,7 +84,7 @@ func dialWebSocket(x *exchange, req *http.Request) (net.Conn, error) {
 			fmt.Errorf("it opened a WebSocket, but not for %s: this is not a tunnel server", protocol.Upgrade))
 	}
 	x.body.open = true
-	return newWebSocketConn(ws, x.conn), nil
+	return newWebSocketConn(ws, &x.body.gatherer), nil
 }
 
 // webSocketConn is the byte stream in the binary messages of a WebSocket; each
@@ -96,16 +98,19 @@ func dialWebSocket(x *exchange, req *http.Request) (net.Conn, error) {
 type webSocketConn struct {
 	net.Conn // of which Read, Write and Close are not used
 	ws       *websocket.Conn
+	out      *gatherer // writes to Conn
+
+	writing sync.Mutex // held by Write
 
 	readMu  sync.Mutex // guards the following fields
 	message io.Reader  // what is left of a message; nil between two
 	readErr error
 }
 
-func newWebSocketConn(ws *websocket.Conn, conn net.Conn) *webSocketConn {
+func newWebSocketConn(ws *websocket.Conn, out *gatherer) *webSocketConn {
 	// A message is read piece by piece and never held, so its size is free.
 	ws.SetReadLimit(-1)
-	return &webSocketConn{Conn: conn, ws: ws}
+	return &webSocketConn{Conn: out.Conn, ws: ws, out: out}
 }
 
 // Read returns io.EOF where the peer has closed, with or without a closing
@@ -162,7 +167,11 @@ func (c *webSocketConn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := c.ws.Write(context.Background(), websocket.MessageBinary, p); err != nil {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.out.gather()
+	err := errors.Join(c.ws.Write(context.Background(), websocket.MessageBinary, p), c.out.flush())
+	if err != nil {
 		return 0, fmt.Errorf("websocket: %w", err)
 	}
 	return len(p), nil
