@@ -1,0 +1,54 @@
+package main
+
+import "time"
+
+// The metrics of bulk.
+const (
+	downRate = "down MB/s"
+	downCPU  = "down CPU s/GiB"
+	upRate   = "up MB/s"
+	upCPU    = "up CPU s/GiB"
+)
+
+func bulkRow() row {
+	return row{
+		name:    "bulk",
+		about:   "one download and one upload of 1 GiB (quick: 256 MiB), with a Content-Length",
+		metrics: []metric{{downRate, 0, oneProxy}, {downCPU, 2, oneProxy}, {upRate, 0, oneProxy}, {upCPU, 2, oneProxy}},
+		measure: func(r *run, row row) {
+			r.each(row, pick(r, 2, 5), all, func(s *site, v variant) error { return r.bulk(row, s, v) })
+		},
+	}
+}
+
+// bulk measures both directions on one tunnel.
+func (r *run) bulk(row row, s *site, v variant) error {
+	t, err := s.open(v, nil)
+	if err != nil {
+		return err
+	}
+	size := pick[int64](r, 256<<20, 1<<30)
+	directions := []struct {
+		rate, cpu string
+		move      func(*transfer) error
+	}{
+		{downRate, downCPU, (*transfer).down},
+		{upRate, upCPU, (*transfer).up},
+	}
+	for _, d := range directions {
+		b := &transfer{addr: t.visit, host: t.host, bytes: size, limit: time.Minute}
+		if err := b.dial(); err != nil {
+			return err
+		}
+		cpu, start := t.cpu(), time.Now()
+		err := d.move(b)
+		elapsed, used := time.Since(start), t.cpu()-cpu
+		b.close()
+		if err != nil {
+			return err
+		}
+		r.store.add(row.name, "", v.name, d.rate, float64(size)/1e6/elapsed.Seconds())
+		r.store.add(row.name, "", v.name, d.cpu, used.Seconds()*(1<<30)/float64(size))
+	}
+	return t.check()
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A load is many visitors with a connection each, that make the small request again and again.
+type load struct {
+	addr, host    string
+	conns         int
+	warm, measure time.Duration
+	mark          func() // called when measuring begins and ends, if set
+}
+
+// loadResult is what a load got between the two marks.
+type loadResult struct {
+	latency histogram
+	elapsed time.Duration
+}
+
+// The phases of a load.
+const (
+	warming = iota
+	measuring
+	over
+)
+
+// run makes the load. An answer that is not the app's fails the whole load.
+func (l *load) run() (*loadResult, error) {
+	var phase atomic.Int32
+	results := make([]*histogram, l.conns)
+	errs := make([]error, l.conns)
+	deadline := time.Now().Add(l.warm + l.measure + patience)
+	var all sync.WaitGroup
+	for i := range l.conns {
+		results[i] = &histogram{}
+		all.Go(func() { errs[i] = l.visit(&phase, results[i], deadline) })
+	}
+	time.Sleep(l.warm)
+	l.marked()
+	start := time.Now()
+	phase.Store(measuring)
+	time.Sleep(l.measure)
+	phase.Store(over)
+	r := &loadResult{elapsed: time.Since(start)}
+	l.marked()
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, first(err)
+	}
+	for _, h := range results {
+		r.latency.merge(h)
+	}
+	if r.latency.total == 0 {
+		return nil, errors.New("no answer in time")
+	}
+	return r, nil
+}
+
+func (l *load) marked() {
+	if l.mark != nil {
+		l.mark()
+	}
+}
+
+// first cuts a joined error down to its first line.
+func first(err error) error {
+	line, _, more := bytes.Cut([]byte(err.Error()), []byte("\n"))
+	if !more {
+		return err
+	}
+	return fmt.Errorf("%s (and more)", line)
+}
+
+// visit is one connection, until phase is over.
+func (l *load) visit(phase *atomic.Int32, h *histogram, deadline time.Time) error {
+	v, err := dialVisitor(l.addr, l.host, deadline)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	last := time.Now()
+	for {
+		if err := v.small(); err != nil {
+			return err
+		}
+		now := time.Now()
+		switch phase.Load() {
+		case measuring:
+			h.add(now.Sub(last))
+		case over:
+			return nil
+		}
+		last = now
+	}
+}
+
+// A visitor is a connection that makes the small request.
+type visitor struct {
+	conn    net.Conn
+	request []byte
+	buf     []byte
+	known   bool // the first answer was read, and has a Content-Length
+}
+
+func dialVisitor(addr, host string, deadline time.Time) (*visitor, error) {
+	c, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		return nil, err
+	}
+	return &visitor{
+		conn:    c,
+		request: []byte("GET /small HTTP/1.1\r\nHost: " + host + "\r\n\r\n"),
+		buf:     make([]byte, 4096),
+	}, c.SetDeadline(deadline)
+}
+
+func (v *visitor) close() { v.conn.Close() }
+
+// small makes one request and checks its answer. The first answer of a connection is parsed as HTTP;
+// the others only have to have a 200 and the same body behind their header, which costs next to
+// nothing.
+func (v *visitor) small() error {
+	if _, err := v.conn.Write(v.request); err != nil {
+		return err
+	}
+	n := 0
+	for {
+		m, err := v.conn.Read(v.buf[n:])
+		if err != nil {
+			return fmt.Errorf("after %d bytes of an answer: %w", n, err)
+		}
+		n += m
+		answer := v.buf[:n]
+		end := bytes.Index(answer, []byte("\r\n\r\n"))
+		if end < 0 || n < end+4+len(hello) {
+			if n == len(v.buf) || end >= 0 && !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) {
+				return fmt.Errorf("not the app's answer: %.60q", answer)
+			}
+			continue
+		}
+		if !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) || string(answer[end+4:]) != hello {
+			return fmt.Errorf("not the app's answer: %.60q", answer)
+		}
+		if !v.known {
+			v.known = true
+			return checkSmall(bytes.NewReader(answer))
+		}
+		return nil
+	}
+}
+
+// checkSmall reads an answer that must be hello, with its length.
+func checkSmall(r io.Reader) error {
+	resp, err := http.ReadResponse(bufio.NewReader(r), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %s", resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	if err != nil {
+		return err
+	}
+	if string(body) != hello || resp.ContentLength != int64(len(hello)) {
+		return fmt.Errorf("%d bytes %.40q, Content-Length %d", len(body), body, resp.ContentLength)
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A command is a program to start. Environment variables TUNNEL_… do not reach it.
+type command struct {
+	path string
+	args []string
+}
+
+// A proc is a program that runs, or has run.
+type proc struct {
+	name   string
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	log    string        // file with all it prints
+	done   chan struct{} // closed when it has ended
+	killed atomic.Bool   // by us
+}
+
+func startProc(dir string, c command) (*proc, error) {
+	name := filepath.Base(c.path)
+	log, err := os.CreateTemp(dir, name+".*.log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p := &proc{name: name, cmd: exec.Command(c.path, c.args...), log: log.Name(), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = log, log, dir
+	p.cmd.SysProcAttr = dieWithParent()
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "TUNNEL_") {
+			p.cmd.Env = append(p.cmd.Env, v)
+		}
+	}
+	// A role ends when its standard input does, so it does not outlive this process.
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go p.wait()
+	return p, nil
+}
+
+func (p *proc) wait() {
+	defer close(p.done)
+	_ = p.cmd.Wait() // how it ended is in its log
+}
+
+// kill ends p at once, as kill -9 does, and returns when it is gone.
+func (p *proc) kill() {
+	p.killed.Store(true)
+	_ = p.cmd.Process.Kill() // it may be gone already
+	<-p.done
+	p.stdin.Close()
+}
+
+func (p *proc) exited() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// printed fails until p has printed words.
+func (p *proc) printed(words string) error {
+	text, err := os.ReadFile(p.log)
+	if err == nil && !bytes.Contains(text, []byte(words)) {
+		err = fmt.Errorf("%s has not said %q", p.name, words)
+	}
+	return err
+}
+
+// lastWords is the last line that p printed, or the start of it.
+func (p *proc) lastWords() string {
+	text, _ := os.ReadFile(p.log)
+	text = bytes.TrimSpace(text)
+	line := text[bytes.LastIndexByte(text, '\n')+1:]
+	return strings.TrimSpace(string(line[:min(len(line), 160)]))
+}
+
+// cpu is the user and system time that p has used.
+func (p *proc) cpu() time.Duration {
+	text, err := p.read("stat")
+	if err != nil {
+		return 0
+	}
+	return cpuOf(text)
+}
+
+// cpuOf reads /proc/PID/stat, see proc_pid_stat(5). The name in parentheses may hold anything.
+func cpuOf(stat string) time.Duration {
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * tick
+}
+
+// rss is p's resident memory in bytes.
+func (p *proc) rss() float64 {
+	text, err := p.read("status")
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(text, "VmRSS:")
+	fields := strings.Fields(after)
+	if len(fields) == 0 {
+		return 0
+	}
+	kib, _ := strconv.ParseFloat(fields[0], 64)
+	return kib * 1024
+}
+
+// descriptors is the number of files that p has open.
+func (p *proc) descriptors() float64 {
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	return float64(len(entries))
+}
+
+func (p *proc) read(file string) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
+	return string(text), err
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// A tunnel is a variant that runs: visitors reach the app through it.
+type tunnel struct {
+	*plan
+	site           *site
+	server, client *proc // nil where the variant has none
+}
+
+// open starts v and waits until a visitor gets the app's answer through it. via, if not nil, starts a
+// path to the address it is given and returns the path's own: the client connects through it to the
+// server, and where there is no tunnel the visitor to the app.
+func (s *site) open(v variant, via func(to string) (string, error)) (*tunnel, error) {
+	p, err := v.plan(s, s.app)
+	if err != nil {
+		return nil, err
+	}
+	t := &tunnel{plan: p, site: s}
+	if err := t.startServer(); err != nil {
+		return nil, err
+	}
+	switch {
+	case via != nil && p.client == nil:
+		p.visit, err = via(p.visit)
+	case via != nil:
+		p.control, err = via(p.control)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := t.startClient(); err != nil {
+		return nil, err
+	}
+	return t, t.answers(5*time.Millisecond, patience)
+}
+
+// startServer starts the server and returns when it takes connections.
+func (t *tunnel) startServer() error {
+	if t.plan.server.path == "" {
+		return nil
+	}
+	var err error
+	if t.server, err = t.site.start(t.plan.server); err != nil {
+		return err
+	}
+	if t.control == "" {
+		return t.site.listening(t.visit)
+	}
+	return t.site.listening(t.control)
+}
+
+// startClient starts the client and does not wait for it.
+func (t *tunnel) startClient() error {
+	if t.plan.client == nil {
+		return nil
+	}
+	var err error
+	t.client, err = t.site.start(t.plan.client(t.control))
+	return err
+}
+
+// answers waits until a visitor gets the app's answer, and asks again after each pause. A question
+// that a server keeps waiting is given up after a while.
+func (t *tunnel) answers(pause, limit time.Duration) error {
+	const question = time.Second
+	return t.site.until(limit, pause, func() error {
+		v, err := dialVisitor(t.visit, t.host, time.Now().Add(question))
+		if err != nil {
+			return err
+		}
+		defer v.close()
+		return v.small()
+	})
+}
+
+// cpu is the CPU time of the tunnel's processes so far.
+func (t *tunnel) cpu() time.Duration {
+	var sum time.Duration
+	for _, p := range []*proc{t.server, t.client} {
+		if p != nil {
+			sum += p.cpu()
+		}
+	}
+	return sum
+}
+
+// memory is the resident memory of server and client in megabytes of a million bytes.
+func (t *tunnel) memory() (server, client float64) {
+	const mb = 1e6
+	return t.server.rss() / mb, t.client.rss() / mb
+}
+
+// check fails where a process of the tunnel has ended.
+func (t *tunnel) check() error {
+	if p := t.site.dead(); p != nil {
+		return fmt.Errorf("%s exited: %s", p.name, p.lastWords())
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+)
+
+// The names of variants that rows and targets speak of.
+const (
+	direct        = "direct"
+	oneRelay      = "one relay hop"
+	twoRelays     = "two relay hops"
+	oneProxy      = "one proxy hop"
+	twoProxies    = "two proxy hops"
+	ours          = "tunnel"
+	oursWebSocket = "tunnel websocket"
+	oursTCP       = "tunnel tcp"       // to come
+	oursInspected = "tunnel inspected" // to come
+)
+
+// A variant is a way from a visitor to the app. To measure one more, add it to variants.
+type variant struct {
+	name  string
+	about string   // with the defaults that it is measured with
+	needs []string // programs on PATH
+	hop   bool     // a yardstick: no tunnel, so neither idle, hanging nor recovering
+	plan  func(s *site, app string) (*plan, error)
+}
+
+// A plan says how a variant is started and where visitors find the app behind it.
+type plan struct {
+	visit, host string // HOST:PORT that visitors connect to, and the host that they ask for
+	control     string // HOST:PORT that the client connects to; "" where nothing waits for a client
+	server      command
+	client      func(control string) command // nil: there is none
+}
+
+// variants are all that can be measured, the yardsticks first.
+func variants() []variant {
+	return append([]variant{
+		{name: direct, about: "the visitor calls the app", hop: true, plan: planDirect},
+		{name: oneRelay, about: "a process that copies bytes with io.Copy, which is splice(2)", hop: true, plan: hops("relay", 1)},
+		{name: twoRelays, about: "two of them in a row", hop: true, plan: hops("relay", 2)},
+		{name: oneProxy, about: "httputil.ReverseProxy with kept connections", hop: true, plan: hops("proxy", 1)},
+		{name: twoProxies, about: "two of them in a row", hop: true, plan: hops("proxy", 2)},
+		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name", plan: planOurs()},
+		{name: oursWebSocket, about: "the same with --transport websocket", plan: planOurs("--transport", "websocket")},
+	}, peers()...)
+}
+
+func variantNames() []string {
+	var names []string
+	for _, v := range variants() {
+		names = append(names, v.name)
+	}
+	return names
+}
+
+// available are the variants to measure, chosen by name (none: all) beside the yardsticks, and those
+// among them whose programs are not on PATH.
+func available(chosen []string) (there, absent []variant) {
+	for _, v := range variants() {
+		switch {
+		case !v.hop && len(chosen) > 0 && !slices.Contains(chosen, v.name):
+		case slices.ContainsFunc(v.needs, missing):
+			absent = append(absent, v)
+		default:
+			there = append(there, v)
+		}
+	}
+	return there, absent
+}
+
+func missing(program string) bool {
+	_, err := exec.LookPath(program)
+	return err != nil
+}
+
+// program is a command found on PATH.
+func program(name string, args ...string) command {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path = name // starting it says what is wrong
+	}
+	return command{path: path, args: args}
+}
+
+func planDirect(_ *site, app string) (*plan, error) {
+	return &plan{visit: app, host: app}, nil
+}
+
+// hops plans n processes of a role in a row. Two stand where a tunnel's server and client stand.
+func hops(role string, n int) func(*site, string) (*plan, error) {
+	return func(s *site, app string) (*plan, error) {
+		at, err := s.freePorts(n)
+		if err != nil {
+			return nil, err
+		}
+		p := &plan{visit: at[0], host: at[0]}
+		if n == 1 {
+			p.server = s.role(role, at[0], app)
+			return p, nil
+		}
+		p.server = s.role(role, at[0], at[1])
+		p.client = func(string) command { return s.role(role, at[1], app) }
+		return p, nil
+	}
+}
+
+// planOurs plans tunnel-server, and tunnel-client with more flags.
+func planOurs(flags ...string) func(*site, string) (*plan, error) {
+	return func(s *site, app string) (*plan, error) {
+		at, err := s.freePort()
+		if err != nil {
+			return nil, err
+		}
+		return &plan{
+			visit: at, host: "bench.localhost", control: at,
+			server: s.ours("tunnel-server", "serve", "--listen", at),
+			client: func(control string) command {
+				args := append([]string{"http", app, "--name", "bench", "--server", "http://" + control}, flags...)
+				return s.ours("tunnel-client", args...)
+			},
+		}, nil
+	}
+}
+
+// ours is one of the two commands that are measured.
+func (l *lab) ours(name string, args ...string) command {
+	return command{path: l.bin + "/" + name, args: args}
+}
