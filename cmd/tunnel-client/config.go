@@ -25,7 +25,8 @@ type config struct {
 	forward  forward.Options
 	client   *tunnel.Client
 	listen   tunnel.Options
-	hasToken bool // the user named one
+	hasToken bool                         // the user named one
+	used     func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
 
 	json      bool
 	urlFile   string

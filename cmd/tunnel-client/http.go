@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/revtun/tunnel/internal/forward"
@@ -30,8 +28,9 @@ func (p process) expose(ctx context.Context, c *config) error {
 	if c.exposesToken() {
 		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
 	}
-	x := &exposed{config: c, out: newOutput(p, c)}
+	x := newExposed(p, c)
 	defer x.out.close()
+	defer x.app.Close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
 	l, err := c.open(drain)
 	if err != nil {
@@ -50,24 +49,32 @@ func (p process) expose(ctx context.Context, c *config) error {
 // exposed is one local app behind its public name.
 type exposed struct {
 	*config
-	out      output
-	inFlight atomic.Int64 // requests
+	out output
+	app *forward.HTTP
+}
+
+func newExposed(p process, c *config) *exposed {
+	x := &exposed{config: c, out: newOutput(p, c)}
+	o := c.forward
+	o.Done = x.out.request
+	x.app = forward.New(c.target, o)
+	return x
 }
 
 // show shows what the SDK tells of the connection.
 func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
-	change.inFlight = x.inFlight.Load()
+	change.inFlight = x.app.InFlight()
 	x.out.change(change)
+	if e.Transport != "" && x.client.Transport == tunnel.Auto && x.used != nil {
+		if err := x.used(e.Transport); err != nil {
+			x.log.Debug("the transport cannot be kept", "err", err)
+		}
+	}
 }
 
 // serve passes requests on to the app. drain and end are those of watch.
 func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
-	o := x.forward
-	o.Done = x.out.request
-	app := forward.New(x.target, o)
-	defer app.Close()
-
 	// What goes on beside serving, and ends with it.
 	serving, served := context.WithCancel(context.WithoutCancel(drain))
 	var tasks sync.WaitGroup
@@ -75,7 +82,7 @@ func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
 	if !x.json {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}
-	err := l.Serve(drain, x.counted(app))
+	err := l.ServeConns(drain, x.app.ServeConn)
 	served()
 	tasks.Wait()
 	switch {
@@ -123,25 +130,20 @@ func closeAfter(l *tunnel.Listener, end, serving context.Context) {
 	}
 }
 
-// counted is h with the number of its requests under way.
-func (x *exposed) counted(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x.inFlight.Add(1)
-		defer x.inFlight.Add(-1)
-		h.ServeHTTP(w, r)
-	})
-}
-
 const noKey = "there is no key of this machine: after a crash the name may stay taken for a while"
 
 // open claims the name that the user chose, or the one that is kept, or one that
 // the server picks.
 func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
+	server := canonical(c.client.Server)
+	s, err := openState()
+	if err == nil {
+		c.client.TryFirst = s.transport(server)
+		c.used = func(t tunnel.Transport) error { return s.keepTransport(server, t) }
+	}
 	if c.listen.Name != "" && c.hasToken {
 		return c.client.Listen(ctx, c.listen)
 	}
-	server := canonical(c.client.Server)
-	s, err := openState()
 	if err != nil {
 		warning := "state cannot be kept, so the next start gets another URL: --name NAME chooses one"
 		if c.listen.Name != "" {

@@ -34,6 +34,7 @@ type change struct {
 	url      string
 	name     string
 	target   string
+	fallback tunnel.Transport // what is used because raw did not get through; "": raw
 	code     protocol.Code
 	cause    string
 	byUser   bool  // a signal asked for it
@@ -101,6 +102,9 @@ func (l *logLines) change(c change) {
 	case tunnel.Disconnected:
 		level = slog.LevelWarn
 	}
+	if c.fallback != "" {
+		attrs = append(attrs, "transport", string(c.fallback))
+	}
 	if c.code != "" {
 		attrs = append(attrs, "code", string(c.code))
 	}
@@ -142,6 +146,9 @@ func printable(s string) string {
 // end that has no other.
 func newChange(ctx context.Context, e tunnel.Event, target string) change {
 	c := change{event: e.Type, url: e.URL, name: e.Name, target: target}
+	if e.Transport != tunnel.Raw {
+		c.fallback = e.Transport
+	}
 	ending := e.Type == tunnel.Draining || e.Type == tunnel.Closed
 	var said *protocol.Error
 	switch {

@@ -88,7 +88,7 @@ func (s *screen) close() {
 func (s *screen) change(c change) {
 	if c.event == tunnel.Ready {
 		s.print("Status       online\n" +
-			"Server       " + printable(s.server) + "\n" +
+			"Server       " + printable(s.server) + through(c.fallback) + "\n" +
 			"Forwarding   " + printable(c.url) + " -> " + printable(c.target) + "\n" +
 			"Stop         Ctrl-C\n\n")
 		return
@@ -104,6 +104,14 @@ func (s *screen) change(c change) {
 		}
 	}
 	s.print(s.clock() + "  " + printable(line) + "\n")
+}
+
+// through says what is slower than it could be.
+func through(fallback tunnel.Transport) string {
+	if fallback == "" {
+		return ""
+	}
+	return " (through " + string(fallback) + ")"
 }
 
 func (s *screen) request(e forward.Exchange) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
 const (
@@ -30,6 +31,10 @@ const (
 	maxStateFile = 64 << 10
 
 	machineKeySize = 32
+
+	// transportTime is how long a server counts as one that the raw upgrade does not
+	// reach. Networks change, and raw is the faster one.
+	transportTime = 24 * time.Hour
 )
 
 // state is what outlives the process, for the comfort of the next start: nothing
@@ -38,6 +43,7 @@ const (
 //
 //	machine-key      32 random bytes in hex
 //	names/HASH.json  the public name for one place
+//	websocket/HASH   empty; the server of this hash was reached by WebSocket alone
 type state struct{ dir string }
 
 // place is where a name belongs.
@@ -61,7 +67,9 @@ func openState() (*state, error) {
 	}
 	s := &state{dir: filepath.Join(dir, "tunnel-client")}
 	// Some of it is secret, the rest tells what the user works on.
-	return s, os.MkdirAll(filepath.Join(s.dir, "names"), 0o700)
+	return s, errors.Join(
+		os.MkdirAll(filepath.Join(s.dir, "names"), 0o700),
+		os.MkdirAll(filepath.Join(s.dir, "websocket"), 0o700))
 }
 
 // stateHome is where programs keep such things: XDG_STATE_HOME of the XDG base
@@ -176,6 +184,36 @@ func (s *state) keep(p place, name string) error {
 	}
 	s.prune()
 	return err
+}
+
+// transport is what to try first with server.
+func (s *state) transport(server string) tunnel.Transport {
+	info, err := os.Stat(s.transportFile(server))
+	if err != nil || time.Since(info.ModTime()) > transportTime {
+		return tunnel.Raw
+	}
+	return tunnel.WebSocket
+}
+
+// keepTransport remembers what server was reached by. The time of a file that is
+// there stays: raw is to be tried again.
+func (s *state) keepTransport(server string, t tunnel.Transport) error {
+	path := s.transportFile(server)
+	if t != tunnel.WebSocket {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if s.transport(server) == tunnel.WebSocket {
+		return nil
+	}
+	return replaceFile(path, nil, 0o600)
+}
+
+func (s *state) transportFile(server string) string {
+	sum := sha256.Sum256([]byte(server))
+	return filepath.Join(s.dir, "websocket", hex.EncodeToString(sum[:12]))
 }
 
 // prune forgets the places that were not used for the longest time.

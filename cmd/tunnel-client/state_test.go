@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
 func newState(t *testing.T) *state {
@@ -45,6 +47,46 @@ func TestStateKeepsTheFirstName(t *testing.T) {
 			t.Errorf("%v has %q, %v", other, name, err)
 		}
 	}
+}
+
+// TestStateKeepsTheTransport: what did not get through is not tried first, for a
+// day.
+func TestStateKeepsTheTransport(t *testing.T) {
+	s := newState(t)
+	check := func(server string, want tunnel.Transport) {
+		t.Helper()
+		if got := s.transport(server); got != want {
+			t.Errorf("%s: %s first, want %s", server, got, want)
+		}
+	}
+	keep := func(server string, used tunnel.Transport) {
+		t.Helper()
+		if err := s.keepTransport(server, used); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("http://a", tunnel.Raw)
+	keep("http://a", tunnel.Raw) // there is nothing to forget
+	keep("http://a", tunnel.WebSocket)
+	check("http://a", tunnel.WebSocket)
+	check("http://b", tunnel.Raw)
+	almost := time.Now().Add(-transportTime + time.Minute)
+	if err := os.Chtimes(s.transportFile("http://a"), almost, almost); err != nil {
+		t.Fatal(err)
+	}
+	keep("http://a", tunnel.WebSocket)
+	if info, err := os.Stat(s.transportFile("http://a")); err != nil || time.Since(info.ModTime()) < time.Hour {
+		t.Errorf("the day begins anew: %v", err)
+	}
+	old := time.Now().Add(-transportTime - time.Minute)
+	if err := os.Chtimes(s.transportFile("http://a"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	check("http://a", tunnel.Raw)
+	keep("http://a", tunnel.WebSocket)
+	check("http://a", tunnel.WebSocket)
+	keep("http://a", tunnel.Raw)
+	check("http://a", tunnel.Raw)
 }
 
 func TestStateIsForTheUserAlone(t *testing.T) {

@@ -108,7 +108,7 @@ func TestParkedUntilTheNameIsFree(t *testing.T) {
 	v := visit(t, addr)
 	v.send("GET / HTTP/1.1", "Host: demo.example.com")
 	<-r.offline
-	bind(t, r, nil)(0)
+	bind(t, r, func(*http.Request) (*http.Response, error) { return nil, upstream.ErrNotSent })(0)
 	if a := v.receive("GET"); answered(a) != "404 name_unknown" {
 		t.Errorf("got %s", answered(a))
 	}

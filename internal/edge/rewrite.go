@@ -49,14 +49,17 @@ func rewriteResponse(res *http.Response, r *http.Request, v *visit, p *policy.Po
 	if !slices.Equal(res.Header[allow], r.Header["Origin"]) {
 		replaceOrigin(res.Header, allow, local, public)
 	}
-	domain, _ := canonical(v.host)
-	for i, c := range res.Header["Set-Cookie"] {
-		res.Header["Set-Cookie"][i] = replaceDomain(c, hostname(p.Host), domain)
+	if cookies := res.Header["Set-Cookie"]; len(cookies) > 0 {
+		local := hostname(p.Host)
+		domain, _ := canonical(v.host)
+		for i, c := range cookies {
+			cookies[i] = replaceDomain(c, local, domain)
+		}
 	}
 }
 
 // replaceOrigin makes the URLs of a field that are from's to's. Others, and
-// relative ones, stay.
+// relative ones, stay. The slice of values may be another header's too.
 func replaceOrigin(h http.Header, name string, from, to origin) {
 	for i, value := range h[name] {
 		scheme, rest, _ := strings.Cut(value, "//")
@@ -75,7 +78,9 @@ func replaceOrigin(h http.Header, name string, from, to origin) {
 			end = len(rest)
 		}
 		if sameHost(rest[:end], from.host, scheme) && (from.scheme == "" || from.scheme == scheme) {
-			h[name][i] = to.scheme + "://" + to.host + rest[end:]
+			values := slices.Clone(h[name])
+			values[i] = to.scheme + "://" + to.host + rest[end:]
+			h[name] = values
 		}
 	}
 }
@@ -149,7 +154,7 @@ func stripCode(res *http.Response) {
 
 func deleteCode(header http.Header) {
 	for name := range header {
-		if spell(name) == protocol.HeaderError {
+		if begins(name, "Tt") && spell(name) == protocol.HeaderError {
 			delete(header, name)
 		}
 	}

@@ -82,8 +82,11 @@ func (h *HTTP) own(host string) bool {
 	if host == h.Domain || host == "localhost" {
 		return true
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return true
+	// Only what ends in a digit or has a colon can be an address.
+	if last := host[len(host)-1]; '0' <= last && last <= '9' || strings.IndexByte(host, ':') >= 0 {
+		if _, err := netip.ParseAddr(host); err == nil {
+			return true
+		}
 	}
 	if h.Public == nil {
 		return false
@@ -159,15 +162,15 @@ func target(r *http.Request) string {
 // such a name is gone, unless a trusted proxy sent it (S3, S4).
 func setForwarded(header http.Header, v *visit) {
 	v.strip(header)
+	values := []string{v.host, v.scheme, ""} // one allocation for all three
+	header["X-Forwarded-Host"], header["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2]
 	if v.remote.IsValid() {
-		client := v.remote.String()
+		values[2] = v.remote.String()
 		if prior := header["X-Forwarded-For"]; len(prior) > 0 {
-			client = strings.Join(prior, ", ") + ", " + client
+			values[2] = strings.Join(prior, ", ") + ", " + values[2]
 		}
-		header["X-Forwarded-For"] = []string{client}
+		header["X-Forwarded-For"] = values[2:]
 	}
-	header["X-Forwarded-Host"] = []string{v.host}
-	header["X-Forwarded-Proto"] = []string{v.scheme}
 }
 
 // strip removes the fields that are not the visitor's to send.
@@ -182,6 +185,9 @@ func (v *visit) strip(header http.Header) {
 // ours reports whether a field by this name is not a visitor's to send. A
 // trusted proxy may send the forwarding fields, in their right spelling.
 func ours(name string, trusted bool) bool {
+	if !begins(name, "TtXxFf") {
+		return false // spares most names the rest
+	}
 	spelled := spell(name)
 	switch {
 	case strings.HasPrefix(spelled, "Tunnel-"):
@@ -190,6 +196,11 @@ func ours(name string, trusted bool) bool {
 		return !trusted || spelled != name
 	}
 	return false
+}
+
+// begins reports whether name begins with one of letters.
+func begins(name, letters string) bool {
+	return name != "" && strings.IndexByte(letters, name[0]) >= 0
 }
 
 // spell returns the name that a field may be taken for. To a CGI-like program

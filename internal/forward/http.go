@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
@@ -29,14 +30,19 @@ const (
 	// body (RFC 9110, section 10.1.1); called directly they get it after 1 s, which
 	// is too short for an app that looks the sender up before it accepts (R28).
 	continueTimeout = 5 * time.Second
+	// maxHeader bounds what a stream may send as a request's header, in bytes. The
+	// limit for visitors is the server's, and lower.
+	maxHeader = 16 << 20
 )
 
 // HTTP is the handler that calls the local app. Make it with [New].
 type HTTP struct {
-	target Target
-	o      Options
-	h1     *proxy.Transport
-	h2     *http.Transport // nil: the target speaks HTTP/1.1 alone
+	target   Target
+	o        Options
+	h1       *proxy.Transport
+	h2       *http.Transport // nil: the target speaks HTTP/1.1 alone
+	server   proxy.Server
+	inFlight atomic.Int64
 }
 
 // Options tune an HTTP.
@@ -74,6 +80,7 @@ func New(target Target, o Options) *HTTP {
 	if target.Scheme != "http" {
 		f.h2 = f.http2()
 	}
+	f.server = proxy.Server{Handler: f.ServeHTTP, MaxHeader: maxHeader, Log: o.Log}
 	return f
 }
 
@@ -128,7 +135,17 @@ func (f *HTTP) Close() {
 	}
 }
 
+// InFlight is how many requests are under way.
+func (f *HTTP) InFlight() int64 { return f.inFlight.Load() }
+
+// ServeConn serves the requests of one stream of the tunnel, until that ends, and
+// closes it. It is http.Server with HTTP as its handler, at a smaller price: see
+// [proxy.Server].
+func (f *HTTP) ServeConn(stream net.Conn) { f.server.ServeConn(stream) }
+
 func (f *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.inFlight.Add(1)
+	defer f.inFlight.Add(-1)
 	if f.o.Done == nil {
 		f.serve(w, r)
 		return
@@ -155,6 +172,7 @@ func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
 	code := codeOf(err)
 	f.o.Log.Warn("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
 	w.Header().Set(protocol.HeaderError, string(code))
+	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(code.Status())
 	return code
 }
@@ -168,10 +186,14 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodConnect || r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/") {
 		return errDestination
 	}
-	return proxy.Forward(w, r, f.transport(r), proxy.Options{
+	rt := f.transport(r)
+	return proxy.Forward(w, r, rt, proxy.Options{
+		Owned: true,
 		Request: func(out *http.Request) {
 			out.Header.Del(protocol.HeaderRoute)
-			out.URL = f.url(out)
+			if rt == f.h2 {
+				out.URL = f.url(out)
+			}
 		},
 		Response: func(res *http.Response) error {
 			// It would pass for the tunnel's own.

@@ -100,7 +100,9 @@ func seen(w http.ResponseWriter, r *http.Request) {
 }
 
 // The app gets the request as it came, whatever the target speaks.
-func TestRequestsAsTheyCame(t *testing.T) {
+func TestRequestsAsTheyCame(t *testing.T) { onEach(t, testRequestsAsTheyCame) }
+
+func testRequestsAsTheyCame(t *testing.T, front frontFunc) {
 	addr := app(t, seen)
 	for _, c := range []struct{ target, proto string }{{addr, "HTTP/1.1"}, {"http://" + addr, "HTTP/1.1"}, {"h2c://" + addr, "HTTP/2.0"}} {
 		at := front(t, c.target, Options{})
@@ -121,7 +123,9 @@ func TestRequestsAsTheyCame(t *testing.T) {
 	}
 }
 
-func TestUnixSocket(t *testing.T) {
+func TestUnixSocket(t *testing.T) { onEach(t, testUnixSocket) }
+
+func testUnixSocket(t *testing.T, front frontFunc) {
 	path := filepath.Join(t.TempDir(), "app.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -151,7 +155,9 @@ func (l *logs) String() string {
 	return l.b.String()
 }
 
-func TestHTTPS(t *testing.T) {
+func TestHTTPS(t *testing.T) { onEach(t, testHTTPS) }
+
+func testHTTPS(t *testing.T, front frontFunc) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(seen))
 	s.EnableHTTP2 = true
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
@@ -173,7 +179,9 @@ func TestHTTPS(t *testing.T) {
 }
 
 // What gRPC needs: HTTP/2, both directions at once, and trailers.
-func TestHTTP2(t *testing.T) {
+func TestHTTP2(t *testing.T) { onEach(t, testHTTP2) }
+
+func testHTTP2(t *testing.T, front frontFunc) {
 	target := app(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "Grpc-Status")
 		w.Header().Set("Content-Type", "application/grpc")
@@ -217,7 +225,9 @@ func TestHTTP2(t *testing.T) {
 }
 
 // HTTP/2 has no upgrades: WebSocket goes to the same app by HTTP/1.1.
-func TestUpgradeToHTTP2App(t *testing.T) {
+func TestUpgradeToHTTP2App(t *testing.T) { onEach(t, testUpgradeToHTTP2App) }
+
+func testUpgradeToHTTP2App(t *testing.T, front frontFunc) {
 	target := app(t, func(w http.ResponseWriter, r *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -234,7 +244,9 @@ func TestUpgradeToHTTP2App(t *testing.T) {
 }
 
 // S18: nothing in a request, and no answer of the app, changes what is dialled.
-func TestWhatIsDialled(t *testing.T) {
+func TestWhatIsDialled(t *testing.T) { onEach(t, testWhatIsDialled) }
+
+func testWhatIsDialled(t *testing.T, front frontFunc) {
 	var stray atomic.Int64
 	victim := app(t, func(http.ResponseWriter, *http.Request) { stray.Add(1) })
 	var requests atomic.Int64
@@ -271,7 +283,9 @@ func TestWhatIsDialled(t *testing.T) {
 
 // R42: each way of being down has its code. There is no body: it is the edge
 // that makes the page.
-func TestCodes(t *testing.T) {
+func TestCodes(t *testing.T) { onEach(t, testCodes) }
+
+func testCodes(t *testing.T, front frontFunc) {
 	hanging := make(chan struct{})
 	t.Cleanup(func() { close(hanging) })
 	hang := app(t, func(w http.ResponseWriter, r *http.Request) {
@@ -310,7 +324,9 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-func TestDone(t *testing.T) {
+func TestDone(t *testing.T) { onEach(t, testDone) }
+
+func testDone(t *testing.T, front frontFunc) {
 	target := app(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/cut":
@@ -375,7 +391,9 @@ func TestVisitorLeaves(t *testing.T) {
 }
 
 // The app's own Tunnel-Error would pass for the tunnel's.
-func TestTunnelErrorOfTheApp(t *testing.T) {
+func TestTunnelErrorOfTheApp(t *testing.T) { onEach(t, testTunnelErrorOfTheApp) }
+
+func testTunnelErrorOfTheApp(t *testing.T, front frontFunc) {
 	target := app(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("tunnel-error", "app_refused")
 		w.Header().Add("Tunnel-Error", "app_timeout")
@@ -448,7 +466,9 @@ func (c *closingConn) Read(p []byte) (int, error) {
 }
 
 // TestExpectIgnored: an app that knows no Expect gets the body in the end.
-func TestExpectIgnored(t *testing.T) {
+func TestExpectIgnored(t *testing.T) { onEach(t, testExpectIgnored) }
+
+func testExpectIgnored(t *testing.T, front frontFunc) {
 	t.Parallel() // it waits for continueTimeout
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -495,7 +515,9 @@ func TestExpectIgnored(t *testing.T) {
 
 // TestExpectRefusedOverHTTP2: no byte of the body goes to an app that has not
 // accepted it (R28), nor does the visitor hear that it did.
-func TestExpectRefusedOverHTTP2(t *testing.T) {
+func TestExpectRefusedOverHTTP2(t *testing.T) { onEach(t, testExpectRefusedOverHTTP2) }
+
+func testExpectRefusedOverHTTP2(t *testing.T, front frontFunc) {
 	decide := make(chan struct{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

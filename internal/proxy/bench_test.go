@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -103,6 +106,53 @@ func BenchmarkDownload(b *testing.B) {
 					b.Fatal(n, err)
 				}
 				res.Body.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkUpload is the same in the other direction.
+func BenchmarkUpload(b *testing.B) {
+	for name, way := range map[string]func(testing.TB, string) *path{"one hop": oneHop, "two hops": twoHops} {
+		b.Run(name, func(b *testing.B) {
+			const size = 1 << 20
+			body := make([]byte, size)
+			app := listen(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+			client, url := clientOf(b, 1), "http://"+way(b, app).addr
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				res, err := client.Post(url, "application/octet-stream", bytes.NewReader(body))
+				if err != nil {
+					b.Fatal(err)
+				}
+				res.Body.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkHead is the reading of an answer's header section, and net/http's way.
+func BenchmarkHead(b *testing.B) {
+	from := strings.NewReader("")
+	r := bufio.NewReaderSize(from, bufferSize)
+	e := &exchange{c: &conn{r: r, t: new(Transport)}, req: &http.Request{Method: "GET"}}
+	for name, read := range map[string]func() *http.Response{
+		"plain": e.plainHead,
+		"net-http": func() *http.Response {
+			res, _ := http.ReadResponse(r, e.req)
+			return res
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				from.Reset(benchAnswer)
+				r.Reset(from)
+				r.Peek(1)
+				if read() == nil {
+					b.Fatal("it is not read")
+				}
 			}
 		})
 	}

@@ -97,36 +97,38 @@ func TestSessionCut(t *testing.T) {
 		"upgrade":    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n1234",
 	} {
 		for _, version := range []string{"1.0", "1.1"} {
-			t.Run(name+" "+version, func(t *testing.T) {
-				app := newApp(t, func(c *appConn) {
-					if c.head() != "" {
-						c.send(answer)
-						io.Copy(io.Discard, c.r)
+			for hops, serve := range servers {
+				t.Run(name+" "+version+" "+hops, func(t *testing.T) {
+					app := newApp(t, func(c *appConn) {
+						if c.head() != "" {
+							c.send(answer)
+							io.Copy(io.Discard, c.r)
+						}
+					})
+					server, client := sessions(t)
+					local := &Transport{Dial: dialer(app.addr())}
+					serve(t, streams{client}, hop(local, Options{}, nil))
+					edge := &Transport{Dial: func(ctx context.Context) (net.Conn, error) { return server.Open(ctx) }}
+					v := visit(t, listen(t, hop(edge, Options{}, nil)), "GET / HTTP/"+version+"\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+					res := v.head("GET")
+					body := io.Reader(v.r)
+					if name != "upgrade" {
+						body = res.Body
+					} else if version == "1.0" {
+						if res.StatusCode != 502 {
+							t.Errorf("%d", res.StatusCode) // it may not upgrade
+						}
+						return
+					}
+					if _, err := io.ReadFull(body, make([]byte, 4)); err != nil {
+						t.Fatal(err)
+					}
+					client.Close()
+					if b, err := io.ReadAll(body); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("read %q, %v", b, err)
 					}
 				})
-				server, client := sessions(t)
-				local := &Transport{Dial: dialer(app.addr())}
-				serve(t, streams{client}, hop(local, Options{}, nil))
-				edge := &Transport{Dial: func(ctx context.Context) (net.Conn, error) { return server.Open(ctx) }}
-				v := visit(t, listen(t, hop(edge, Options{}, nil)), "GET / HTTP/"+version+"\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
-				res := v.head("GET")
-				body := io.Reader(v.r)
-				if name != "upgrade" {
-					body = res.Body
-				} else if version == "1.0" {
-					if res.StatusCode != 502 {
-						t.Errorf("%d", res.StatusCode) // it may not upgrade
-					}
-					return
-				}
-				if _, err := io.ReadFull(body, make([]byte, 4)); err != nil {
-					t.Fatal(err)
-				}
-				client.Close()
-				if b, err := io.ReadAll(body); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Errorf("read %q, %v", b, err)
-				}
-			})
+			}
 		}
 	}
 }

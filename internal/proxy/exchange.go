@@ -11,7 +11,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,17 +22,28 @@ import (
 // is complete, and the first byte of a response once writing has failed.
 const grace = 100 * time.Millisecond
 
+// watchAfter is how long an exchange may take before the end of its request's
+// context, and of HeaderTimeout, are watched for. Most are over sooner, and spared
+// what that costs.
+const watchAfter = 50 * time.Millisecond
+
 // exchange is one request and its response on a conn.
 type exchange struct {
-	c    *conn
-	req  *http.Request
-	stop func() bool // ends the watch on the request's context
+	c      *conn
+	req    *http.Request
+	got1xx func(code int, header textproto.MIMEHeader) error // may be nil
 
-	mu       sync.Mutex // guards the read deadline against headDone
+	watched func() bool // ends the watch on the request's context; nil: there is none
+
+	mu       sync.Mutex // guards the following fields, and the read deadline by them
+	deadline time.Time  // of the header; zero: none
 	headDone bool
+	late     bool // watchAfter has passed: deadline is to be the connection's
 
 	body    *requestBody // nil: none
 	bodyErr atomic.Pointer[error]
+
+	response responseBody
 }
 
 // requestBody is the sending of a request's body on a goroutine of its own.
@@ -64,10 +74,12 @@ func (b *requestBody) sent() bool {
 	}
 }
 
-func (c *conn) exchange(req *http.Request) (*http.Response, error) {
-	e := &exchange{c: c, req: req}
+func (c *conn) exchange(req *http.Request, got1xx func(int, textproto.MIMEHeader) error) (*http.Response, error) {
+	e := &exchange{c: c, req: req, got1xx: got1xx, late: c.t.HeaderTimeout < 2*watchAfter}
+	c.r = readers.Get().(*bufio.Reader)
+	c.r.Reset(&c.limit)
 	c.sending, c.answered, c.sent = false, false, 0
-	e.stop = context.AfterFunc(req.Context(), func() { abort(c.Conn) })
+	e.start()
 	res, err := e.run()
 	if err != nil {
 		e.stop()
@@ -75,6 +87,39 @@ func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 		return nil, e.explain(err)
 	}
 	return res, nil
+}
+
+// start lets the end of the request's context abort the connection until stop.
+func (e *exchange) start() {
+	c := e.c
+	c.mu.Lock()
+	c.current = e
+	c.mu.Unlock()
+	if e.req.Context().Err() != nil {
+		c.watch()
+	}
+	c.watcher.Reset(watchAfter)
+}
+
+// watch is for the exchange that is under way. The time may have been another's.
+func (c *conn) watch() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.current; e != nil && e.watched == nil {
+		e.watched = context.AfterFunc(e.req.Context(), func() { abort(c.Conn) })
+		e.beLate()
+	}
+}
+
+// stop is called once, at the exchange's end. It reports false where the
+// connection was, or is being, aborted.
+func (e *exchange) stop() bool {
+	c := e.c
+	c.watcher.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = nil
+	return e.watched == nil || e.watched()
 }
 
 // explain turns an I/O error into one of the package's: the first cause counts,
@@ -96,8 +141,7 @@ func (e *exchange) explain(err error) error {
 }
 
 func (e *exchange) run() (*http.Response, error) {
-	e.writeHead()
-	if err := e.c.w.Flush(); err != nil {
+	if err := e.writeHead(); err != nil {
 		if e.c.sent == 0 {
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
@@ -154,6 +198,7 @@ func (e *exchange) ignored() bool {
 	if e.c.t.ContinueTimeout <= 0 {
 		return false
 	}
+	e.stopTimeout()
 	e.c.SetReadDeadline(time.Now().Add(e.c.t.ContinueTimeout))
 	_, err := e.c.r.Peek(1)
 	e.c.SetReadDeadline(time.Time{})
@@ -161,11 +206,15 @@ func (e *exchange) ignored() bool {
 }
 
 func (e *exchange) interim(res *http.Response) error {
-	trace := httptrace.ContextClientTrace(e.req.Context())
-	if trace == nil || trace.Got1xxResponse == nil {
-		return nil
+	got1xx := e.got1xx
+	if got1xx == nil {
+		trace := httptrace.ContextClientTrace(e.req.Context())
+		if trace == nil || trace.Got1xxResponse == nil {
+			return nil
+		}
+		got1xx = trace.Got1xxResponse
 	}
-	return trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header))
+	return got1xx(res.StatusCode, textproto.MIMEHeader(res.Header))
 }
 
 func (e *exchange) readHead() (*http.Response, error) {
@@ -174,15 +223,18 @@ func (e *exchange) readHead() (*http.Response, error) {
 		return nil, err
 	}
 	c.answered = true
-	c.limit.N = c.t.maxHeader()
-	res, err := http.ReadResponse(c.r, e.req)
-	if err != nil {
-		if c.limit.N <= 0 {
-			err = errors.New("response header is too large")
+	res := e.plainHead()
+	if res == nil {
+		var err error
+		c.limit.N = c.t.maxHeader()
+		if res, err = http.ReadResponse(c.r, e.req); err != nil {
+			if c.limit.N <= 0 {
+				err = errors.New("response header is too large")
+			}
+			return nil, err
 		}
-		return nil, err
+		c.limit.N = math.MaxInt64
 	}
-	c.limit.N = math.MaxInt64
 	if res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols {
 		e.endTimeout()
 	}
@@ -208,9 +260,22 @@ func (e *exchange) setTimeout(t time.Time, done bool) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.headDone {
-		e.headDone = done
+	if e.headDone {
+		return
+	}
+	e.headDone, e.deadline = done, t
+	if e.late {
 		e.c.SetReadDeadline(t)
+	}
+}
+
+// beLate makes deadline the connection's, from now on.
+func (e *exchange) beLate() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.late = true
+	if !e.deadline.IsZero() {
+		e.c.SetReadDeadline(e.deadline)
 	}
 }
 
@@ -227,13 +292,19 @@ func (e *exchange) upgraded(res *http.Response) (*http.Response, error) {
 }
 
 func (e *exchange) finish(res *http.Response) *http.Response {
-	b := &responseBody{e: e, close: res.Close || e.req.Close, body: res.Body}
-	if res.Body == http.NoBody {
+	b := &e.response
+	b.e, b.close = e, res.Close || e.req.Close
+	switch {
+	case res.Body == http.NoBody:
 		b.end()
 		return res
-	}
-	if len(res.TransferEncoding) > 0 {
+	case len(res.TransferEncoding) > 0:
 		b.body = &chunks{r: e.c.r, limit: &e.c.limit, maxTrailer: e.c.t.maxHeader(), res: res}
+	case res.ContentLength >= 0:
+		b.sized = sized{r: e.c.r, left: res.ContentLength}
+		b.body = &b.sized
+	default:
+		b.body = e.c.r // to the connection's end
 	}
 	res.Body = b
 	return res
@@ -243,7 +314,8 @@ func (e *exchange) finish(res *http.Response) *http.Response {
 type responseBody struct {
 	e     *exchange
 	body  io.Reader
-	close bool // the connection is not to be kept
+	sized sized // body, where its length is known
+	close bool  // the connection is not to be kept
 	done  bool
 }
 
@@ -287,12 +359,16 @@ func (b *responseBody) end() {
 	if !e.stop() {
 		return // cancelled: the connection is gone
 	}
+	surplus := c.r.Buffered() > 0
+	c.r.Reset(nil)
+	readers.Put(c.r)
+	c.r = nil
 	switch {
 	case e.body != nil && !e.body.sent():
 		// An answer before the request was all there (R3). The rest has nowhere to
 		// go, as on every proxy: the sender is stopped.
 		abort(c.Conn)
-	case b.close, c.r.Buffered() > 0, e.body != nil && e.body.err != nil, e.expectUnmet():
+	case b.close, surplus, e.body != nil && e.body.err != nil, e.expectUnmet():
 		// Bytes beyond the response belong to nobody's request (S2).
 		c.Close()
 	default:
@@ -303,51 +379,3 @@ func (b *responseBody) end() {
 // expectUnmet reports whether the peer may still wait for a body that never went
 // out, because the answer came instead of 100 (Continue).
 func (e *exchange) expectUnmet() bool { return e.body == nil && hasBody(e.req) }
-
-// writeHead writes the request line and the header section (RFC 9112) into the
-// buffer, which remembers an error.
-func (e *exchange) writeHead() {
-	w, req := e.c.w, e.req
-	w.Reset(e.c)
-	w.WriteString(req.Method)
-	w.WriteByte(' ')
-	w.WriteString(target(req))
-	w.WriteString(" HTTP/1.1\r\n")
-	writeField(w, "Host", req.Host)
-	for name, values := range req.Header {
-		switch name {
-		case "Host", "Content-Length", "Transfer-Encoding", "Trailer":
-			continue // framing is ours
-		}
-		for _, v := range values {
-			writeField(w, name, v)
-		}
-	}
-	switch {
-	case chunked(req):
-		writeField(w, "Transfer-Encoding", "chunked")
-		for name := range req.Trailer {
-			if mayTrail(name) {
-				writeField(w, "Trailer", name)
-			}
-		}
-	case hasBody(req):
-		writeField(w, "Content-Length", strconv.FormatInt(req.ContentLength, 10))
-	case req.Header["Content-Length"] != nil:
-		writeField(w, "Content-Length", "0")
-	}
-	w.WriteString("\r\n")
-}
-
-func writeField(w *bufio.Writer, name, value string) {
-	w.WriteString(name)
-	w.WriteString(": ")
-	w.WriteString(value)
-	w.WriteString("\r\n")
-}
-
-// chunked reports whether req's body goes out in chunks: its length is not
-// known, or trailers follow it.
-func chunked(req *http.Request) bool {
-	return hasBody(req) && (req.ContentLength <= 0 || len(req.Trailer) > 0)
-}

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 
@@ -28,9 +29,13 @@ import (
 
 // Options are what Forward may change on the way.
 type Options struct {
-	// Request may change the request before it is sent: its header section is
-	// without hop-by-hop fields and is Request's own. Nil: unchanged.
+	// Request may change the request before it is sent. Its header section is
+	// without hop-by-hop fields and Request's own, but the slices of values in it
+	// are not: they may be replaced. Nil: unchanged.
 	Request func(out *http.Request)
+	// Owned says that the request's header section is nobody else's: it is changed
+	// instead of copied, and does for one Forward only.
+	Owned bool
 	// Response may change the response before it is passed on. An error ends the
 	// exchange and is Forward's. It is called for 1xx too. Nil: unchanged.
 	Response func(res *http.Response) error
@@ -38,11 +43,15 @@ type Options struct {
 	Abort func(err error)
 }
 
-// hopByHop are the fields of one connection: RFC 9110, section 7.6.1, and what
-// older software adds.
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
+// hopByHop reports whether a field is of one connection: RFC 9110, section 7.6.1,
+// and what older software adds.
+func hopByHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings":
+		return true
+	}
+	return false
 }
 
 // Forward sends r by rt and passes the answer on to w, flushed as it comes. The
@@ -57,12 +66,13 @@ var hopByHop = []string{
 // An HTTP/1 connection is closed after an answer that begins before its request
 // has ended, since nobody can tell then where the next request would start.
 func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Options) error {
-	f := &forwarding{w: w, r: r, rc: http.NewResponseController(w), o: o}
+	f := &forwarding{w: w, r: r, rc: *http.NewResponseController(w), o: o}
 	if r.ProtoMajor == 1 {
 		f.rc.EnableFullDuplex() // an error is of a ResponseWriter that is not net/http's
 		delete(w.Header(), "Connection")
 	}
-	out := f.request()
+	direct, ok := rt.(interimTripper)
+	out := f.request(!ok)
 	if f.src != nil {
 		defer f.src.release()
 		defer f.cancel()
@@ -72,7 +82,13 @@ func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Opt
 			}
 		})()
 	}
-	res, err := rt.RoundTrip(out)
+	var res *http.Response
+	var err error
+	if ok {
+		res, err = direct.RoundTripInterim(out, f.got1xx)
+	} else {
+		res, err = rt.RoundTrip(out)
+	}
 	f.endInterim()
 	if err != nil {
 		return f.fail(err)
@@ -92,12 +108,20 @@ func Forward(w http.ResponseWriter, r *http.Request, rt http.RoundTripper, o Opt
 	return nil
 }
 
+// interimTripper is a RoundTripper that is told where 1xx responses go, as
+// [Transport] is. Others need an httptrace, which costs each request a context.
+type interimTripper interface {
+	RoundTripInterim(req *http.Request, got1xx func(code int, header textproto.MIMEHeader) error) (*http.Response, error)
+}
+
 type forwarding struct {
 	w   http.ResponseWriter
 	r   *http.Request
-	rc  *http.ResponseController
+	rc  http.ResponseController
 	o   Options
 	src *source // nil: no body
+	// expects reports whether the visitor waits for 100 (Continue).
+	expects bool
 	// cancel ends the context of a request with a body, which is not r's: that one
 	// ends, too, when src wakes a read.
 	cancel context.CancelFunc
@@ -122,30 +146,25 @@ func (f *forwarding) unread() bool {
 }
 
 // request makes the request that goes out.
-func (f *forwarding) request() *http.Request {
+func (f *forwarding) request(traced bool) *http.Request {
 	r := f.r
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: f.got1xx})
+	ctx := r.Context()
+	if traced {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: f.got1xx})
+	}
+	// An HTTP/2 request always has a Body, but with length 0 nothing comes.
+	body := hasBody(r) && r.ContentLength != 0
+	if body {
+		ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		f.expects = httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue")
+	}
 	out := new(http.Request).WithContext(ctx)
 	out.Method, out.URL, out.RequestURI = r.Method, r.URL, r.RequestURI
 	out.Proto, out.ProtoMajor, out.ProtoMinor = "HTTP/1.1", 1, 1
 	out.Host, out.ContentLength, out.Trailer = r.Host, r.ContentLength, r.Trailer
 	out.RemoteAddr = r.RemoteAddr
-	out.Header = r.Header.Clone()
-	removeHopByHop(out.Header)
-	if httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers") {
-		out.Header.Set("Te", "trailers") // gRPC asks for it (RFC 9110, section 10.1.4)
-	}
-	if up := upgradeOf(r); up != "" {
-		out.Header.Set("Connection", "Upgrade")
-		out.Header.Set("Upgrade", up)
-	}
-	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = nil // or http.Transport adds its own
-	}
-	// An HTTP/2 request always has a Body, but with length 0 nothing comes.
-	if hasBody(r) && r.ContentLength != 0 {
-		ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		out = out.WithContext(ctx)
+	out.Header = endToEnd(r, f.o.Owned)
+	if body {
 		f.src = &source{f: f, out: out}
 		out.Body = f.src
 	}
@@ -155,22 +174,59 @@ func (f *forwarding) request() *http.Request {
 	return out
 }
 
+// endToEnd returns the fields of r that are passed on. The values are r's, and
+// where owned the map is, too.
+func endToEnd(r *http.Request, owned bool) http.Header {
+	trailers := httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
+	up, named := upgradeOf(r), r.Header["Connection"]
+	h := r.Header
+	if owned {
+		removeHopByHop(h)
+	} else {
+		h = make(http.Header, len(r.Header)+3) // the edge adds as many
+		for name, values := range r.Header {
+			if !hopByHop(name) {
+				h[name] = slices.Clip(values)
+			}
+		}
+	}
+	removeNamed(h, named)
+	if trailers {
+		h.Set("Te", "trailers") // gRPC asks for it (RFC 9110, section 10.1.4)
+	}
+	if up != "" {
+		h.Set("Connection", "Upgrade")
+		h.Set("Upgrade", up)
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // or http.Transport adds its own
+	}
+	return h
+}
+
 func removeHopByHop(h http.Header) {
-	for _, v := range h["Connection"] {
+	for name := range h {
+		if hopByHop(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// removeNamed removes the fields that a Connection field names.
+func removeNamed(h http.Header, connection []string) {
+	for _, v := range connection {
 		for name := range strings.SplitSeq(v, ",") {
 			if name = textproto.TrimString(name); name != "" {
 				h.Del(name)
 			}
 		}
 	}
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
 }
 
 // edit removes the response's hop-by-hop fields and lets the caller change it.
 func (f *forwarding) edit(res *http.Response) error {
 	up := res.Header["Upgrade"]
+	removeNamed(res.Header, res.Header["Connection"])
 	removeHopByHop(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		res.Header["Connection"] = []string{"Upgrade"}
@@ -206,8 +262,7 @@ func (f *forwarding) got1xx(code int, header textproto.MIMEHeader) error {
 // accept sends 100 (Continue) to a visitor that waits for it, before the body is
 // read. net/http would send it in the read, maybe amid another interim response.
 func (f *forwarding) accept() {
-	if f.r.ProtoMajor != 1 || !f.r.ProtoAtLeast(1, 1) ||
-		!httpguts.HeaderValuesContainsToken(f.r.Header["Expect"], "100-continue") {
+	if f.r.ProtoMajor != 1 || !f.r.ProtoAtLeast(1, 1) || !f.expects {
 		return
 	}
 	f.interim.Lock()

@@ -31,7 +31,7 @@ func h2cHop(t testing.TB, app http.HandlerFunc) http.Handler {
 }
 
 // h2cWay leads to it over streams.
-func h2cWay(t testing.TB, app http.HandlerFunc) string {
+func h2cWay(t testing.TB, app http.HandlerFunc, serve serveFunc) string {
 	server, client := sessions(t)
 	serve(t, streams{client}, h2cHop(t, app))
 	edge := &Transport{Dial: func(ctx context.Context) (net.Conn, error) { return server.Open(ctx) }}
@@ -43,7 +43,11 @@ func bothH2C(t *testing.T, test func(t *testing.T, way func(testing.TB, http.Han
 	t.Run("one hop", func(t *testing.T) {
 		test(t, func(t testing.TB, app http.HandlerFunc) string { return listen(t, h2cHop(t, app)) })
 	})
-	t.Run("two hops", func(t *testing.T) { test(t, h2cWay) })
+	for name, serve := range servers {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(t testing.TB, app http.HandlerFunc) string { return h2cWay(t, app, serve) })
+		})
+	}
 }
 
 // frames is a visitor of HTTP/2 that sees the frames.

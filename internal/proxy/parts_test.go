@@ -332,8 +332,18 @@ func oneHop(t testing.TB, app string) *path {
 	return p
 }
 
-// twoHops leads to the app over the streams of a session, as in production.
-func twoHops(t testing.TB, app string) *path {
+type serveFunc func(testing.TB, net.Listener, http.Handler)
+
+// servers are what may be at the end of the streams.
+var servers = map[string]serveFunc{"two hops": serve, "two hops, served": serveConns}
+
+// twoHops leads to the app over the streams of a session.
+func twoHops(t testing.TB, app string) *path { return hopsOn(t, app, serve) }
+
+// twoHopsServed is twoHops with a Server at the end, as in production.
+func twoHopsServed(t testing.TB, app string) *path { return hopsOn(t, app, serveConns) }
+
+func hopsOn(t testing.TB, app string, serve serveFunc) *path {
 	t.Helper()
 	server, client := sessions(t)
 	local := &Transport{Dial: dialer(app)}
@@ -345,10 +355,11 @@ func twoHops(t testing.TB, app string) *path {
 	return p
 }
 
-// both runs a test over one hop and over two.
+// both runs a test over one hop and over two, on http.Server and on Server.
 func both(t *testing.T, test func(t *testing.T, way func(testing.TB, string) *path)) {
 	t.Run("one hop", func(t *testing.T) { test(t, oneHop) })
 	t.Run("two hops", func(t *testing.T) { test(t, twoHops) })
+	t.Run("two hops, served", func(t *testing.T) { test(t, twoHopsServed) })
 }
 
 func sessions(t testing.TB) (server, client mux.Session) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/textproto"
 	"strings"
 	"sync"
 	"time"
@@ -83,8 +84,7 @@ type Transport struct {
 type conn struct {
 	net.Conn
 	t     *Transport
-	r     *bufio.Reader // reads limit
-	w     *bufio.Writer
+	r     *bufio.Reader    // reads limit; nil while idle
 	limit io.LimitedReader // reads the conn; bounds the header
 	wait  func()           // called before a Read that may wait; nil: nothing
 	since time.Time        // when it became idle
@@ -93,6 +93,10 @@ type conn struct {
 	sending  bool // the current request's body is a goroutine's, which closes it
 	answered bool // a byte of the current response was seen
 	sent     int  // bytes of the current request that were written
+
+	watcher *time.Timer // calls watch
+	mu      sync.Mutex  // guards the following field, and watched of it
+	current *exchange   // nil while idle
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -111,6 +115,12 @@ func (c *conn) Write(p []byte) (int, error) {
 // RoundTrip sends req and returns the response's header. The body must be
 // closed; read to its end it gives the connection back.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.RoundTripInterim(req, nil)
+}
+
+// RoundTripInterim is RoundTrip with the 1xx responses for got1xx, whose error ends
+// the exchange. Nil: they go to the httptrace.
+func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, header textproto.MIMEHeader) error) (*http.Response, error) {
 	if err := valid(req); err != nil {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
@@ -125,7 +135,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
-		res, err := c.exchange(req)
+		res, err := c.exchange(req, got1xx)
 		if err == nil {
 			return res, nil
 		}
@@ -228,8 +238,7 @@ func (t *Transport) get(req *http.Request, fresh bool) (*conn, error) {
 	}
 	c := &conn{Conn: nc, t: t}
 	c.limit = io.LimitedReader{R: c, N: math.MaxInt64}
-	c.r = bufio.NewReaderSize(&c.limit, bufferSize)
-	c.w = bufio.NewWriterSize(c, bufferSize)
+	c.watcher = time.AfterFunc(watchAfter, c.watch)
 	return c, nil
 }
 

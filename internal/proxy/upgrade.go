@@ -68,6 +68,11 @@ type tunnel struct {
 
 // run passes on what came early from the visitor and then the rest.
 func (t *tunnel) run(early []byte) {
+	// A visitor that has ended its side, and is gone while the app is silent, is
+	// noticed by nothing else.
+	if v, ok := t.visitor.(interface{ OnAbort(func()) func() bool }); ok {
+		defer v.OnAbort(t.abort)()
+	}
 	up := make(chan struct{})
 	go func() {
 		defer close(up)

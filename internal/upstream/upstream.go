@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
 	"sync"
 	"sync/atomic"
 
@@ -120,6 +121,11 @@ type route struct {
 // RoundTrip sends req to the session's client. The error wraps one of this
 // package's, or of [proxy.Transport]'s.
 func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
+	return r.RoundTripInterim(req, nil)
+}
+
+// RoundTripInterim is what [proxy.Forward] asks for.
+func (r *route) RoundTripInterim(req *http.Request, got1xx func(code int, header textproto.MIMEHeader) error) (*http.Response, error) {
 	p := r.pool
 	if err := p.enter(); err != nil {
 		return nil, err
@@ -133,7 +139,7 @@ func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 	if p.routes.Load() > 1 {
 		req.Header.Set(protocol.HeaderRoute, r.name)
 	}
-	res, err := p.streams.RoundTrip(req)
+	res, err := p.streams.RoundTripInterim(req, got1xx)
 	if err != nil {
 		return nil, p.explain(err)
 	}

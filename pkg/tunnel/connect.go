@@ -160,6 +160,7 @@ func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *pr
 		return nil, l.failed(err)
 	}
 	l.remember(kind)
+	s.kind = kind
 	go s.readControl()
 	return s, nil
 }

@@ -78,6 +78,41 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+// TestTryFirst starts with what an earlier process learned, and tells what it
+// uses.
+func TestTryFirst(t *testing.T) {
+	for first, want := range map[tunnel.Transport]struct {
+		raws, webs int32
+		used       tunnel.Transport
+	}{
+		"":               {1, 1, tunnel.WebSocket},
+		tunnel.Raw:       {1, 1, tunnel.WebSocket},
+		tunnel.WebSocket: {0, 1, tunnel.WebSocket},
+	} {
+		n := start(t, server.Config{})
+		r := newRelay(t, n.addr)
+		m := &middlebox{raw: answering("400 Bad Request")}
+		r.judge(m.front)
+		told := newEvents()
+		listen(t, &tunnel.Client{Server: r.url(), TryFirst: first, Events: told.tell}, tunnel.Options{Name: "demo"}, hello)
+		if e := <-told; e.Type != tunnel.Ready || e.Transport != want.used {
+			t.Errorf("first %q: %s on %q, want %q", first, e.Type, e.Transport, want.used)
+		}
+		if raws, webs := m.raws.Load(), m.webs.Load(); raws != want.raws || webs != want.webs {
+			t.Errorf("first %q: asked %d times for raw and %d for websocket", first, raws, webs)
+		}
+	}
+	n := start(t, server.Config{})
+	told := newEvents()
+	listen(t, &tunnel.Client{Server: "http://" + n.addr, Events: told.tell}, tunnel.Options{Name: "demo"}, hello)
+	if e := <-told; e.Transport != tunnel.Raw {
+		t.Errorf("nothing in the way: %q, want raw", e.Transport)
+	}
+	if _, err := (&tunnel.Client{TryFirst: "pigeon"}).Listen(t.Context(), tunnel.Options{}); err == nil || !strings.Contains(err.Error(), "pigeon") {
+		t.Errorf("a transport that is none: %v", err)
+	}
+}
+
 // A transport that was chosen is the only one.
 func TestNoFallback(t *testing.T) {
 	r := newRelay(t, "nowhere")

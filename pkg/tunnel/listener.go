@@ -69,6 +69,9 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	if c.Transport == Raw || c.Transport == WebSocket {
 		l.link.only = transport.Kind(c.Transport)
 	}
+	if c.TryFirst == WebSocket {
+		l.link.prefer = transport.WebSocket
+	}
 	s, err := l.link.connect(ctx, l.bind)
 	if err != nil && o.Retry && !fatal(err) {
 		l.log.Warn("server cannot be reached, retrying", "err", err)
@@ -188,8 +191,22 @@ func (l *Listener) tell(t EventType, err error) {
 	l.told = t
 	l.log.Debug("connection", "event", string(t), "name", l.name, "err", err)
 	if l.client.Events != nil {
-		l.client.Events(Event{Type: t, Name: l.name, URL: l.url, Err: err})
+		e := Event{Type: t, Name: l.name, URL: l.url, Err: err}
+		if t == Ready || t == Reconnected {
+			e.Transport = l.transport()
+		}
+		l.client.Events(e)
 	}
+}
+
+// transport is what the newest session runs on.
+func (l *Listener) transport() Transport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.live) == 0 {
+		return ""
+	}
+	return Transport(l.live[len(l.live)-1].kind)
 }
 
 // run keeps the listener connected until it is closed or the server says no.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -29,8 +31,34 @@ func (l *Listener) Serve(ctx context.Context, handler http.Handler) error {
 		MaxHeaderBytes:               16 << 20, // the server has the limit
 		ErrorLog:                     slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
 	}
+	err := l.drainAfter(ctx, func() error { return s.Serve(l) })
+	s.Close()
+	return err
+}
+
+// ServeConns is [Listener.Serve] for a caller that speaks HTTP/1.1 itself: serve
+// gets each connection, on a goroutine of its own, and is to close it. Draining is
+// the same, and so is the end: connections then read and write errors, and idle ones
+// are no different from others. ServeConns returns when all calls of serve have.
+func (l *Listener) ServeConns(ctx context.Context, serve func(net.Conn)) error {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	return l.drainAfter(ctx, func() error {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			serving.Go(func() { serve(conn) })
+		}
+	})
+}
+
+// drainAfter runs serve, which accepts until the listener has ended. When ctx ends
+// it drains the listener, and closes it.
+func (l *Listener) drainAfter(ctx context.Context, serve func() error) error {
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- serve() }()
 	var err error
 	select {
 	case err = <-served: // the listener has ended for good
@@ -44,7 +72,6 @@ func (l *Listener) Serve(ctx context.Context, handler http.Handler) error {
 		l.Close()
 		err = <-served
 	}
-	s.Close()
 	if errors.Is(err, errClosed) {
 		return nil
 	}

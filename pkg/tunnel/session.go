@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/revtun/tunnel/internal/transport"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -18,6 +19,7 @@ const farewellTime = 500 * time.Millisecond
 type session struct {
 	mux      mux.Session
 	control  mux.Stream
+	kind     transport.Kind
 	name     string
 	url      string
 	draining chan struct{} // closed when the server said drain

@@ -50,6 +50,7 @@ type Client struct {
 	Server    string      // URL; default DefaultServer
 	Token     string      // shown to the server; "": none
 	Transport Transport   // default Auto
+	TryFirst  Transport   // of Auto: what worked in the process before; default Raw
 	TLS       *tls.Config // for https servers and proxies; nil: the system's roots
 
 	// Proxy chooses the forward proxy for the server's URL. Nil: HTTP_PROXY,
@@ -103,6 +104,10 @@ type Event struct {
 	Name string // the listener's
 	URL  string // the listener's
 	Err  error  // the cause, if there is one
+
+	// Transport is what the connection runs on, where the event is Ready or
+	// Reconnected.
+	Transport Transport
 }
 
 // ErrUnreachable says that the first attempt did not get through to the server;
@@ -129,10 +134,12 @@ func (c *Client) dialer() (*transport.Dialer, error) {
 	case !httpguts.ValidHeaderFieldValue(c.Token):
 		return nil, configError("the token has a line end or control character in it")
 	}
-	switch c.Transport {
-	case "", Auto, Raw, WebSocket:
-	default:
-		return nil, configError("transport %q is unknown: use auto, raw or websocket", c.Transport)
+	for _, t := range []Transport{c.Transport, c.TryFirst} {
+		switch t {
+		case "", Auto, Raw, WebSocket:
+		default:
+			return nil, configError("transport %q is unknown: use auto, raw or websocket", t)
+		}
 	}
 	d := &transport.Dialer{Server: u, Token: c.Token, Agent: cmp.Or(c.Agent, "tunnel-go"), TLS: c.TLS, Proxy: c.Proxy, DialContext: c.dial}
 	if d.Proxy == nil {
