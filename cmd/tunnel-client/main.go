@@ -20,9 +20,12 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/pace"
 )
 
 func main() {
+	pace.Follow()
 	os.Exit(run(context.Background(), process{
 		args: os.Args, stdout: os.Stdout, stderr: os.Stderr, notify: notify,
 	}))

@@ -119,6 +119,9 @@ func (l *logLines) request(e forward.Exchange) { logRequest(l.log, e) }
 func (l *logLines) close() {}
 
 func logRequest(log *slog.Logger, e forward.Exchange) {
+	if !log.Enabled(context.Background(), slog.LevelDebug) {
+		return // what the line would be made of costs, too
+	}
 	log.Debug("request", "method", e.Method, "path", e.Path, "status", e.Status,
 		"bytes", e.Bytes, "duration", e.Duration, "code", string(e.Code))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/revtun/tunnel/internal/pace"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -25,6 +26,7 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithCancel(context.Background())
 	go endOnSignal(signals, cancel)
+	pace.Follow()
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
 
