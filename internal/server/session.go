@@ -47,8 +47,15 @@ type session struct {
 
 // run serves conn until the session has ended.
 func (s *session) run(conn net.Conn) {
-	// The control stream, and one more to see that the client opened it.
-	m, err := mux.Server(conn, mux.Config{MaxStreams: 2})
+	started, ended := make(chan struct{}), make(chan struct{})
+	defer close(ended)
+	m, err := mux.Server(conn, mux.Config{MaxStreams: 1, Refused: func() {
+		select {
+		case <-started: // so that there is a control stream to say it on
+			s.refuse()
+		case <-ended:
+		}
+	}})
 	if err != nil {
 		s.log.Error("session failed", "err", err)
 		return
@@ -70,8 +77,8 @@ func (s *session) run(conn net.Conn) {
 		return
 	}
 	timer.Stop()
+	close(started)
 	s.log.Info("session started", "owner", s.owner)
-	s.server.running.Go(s.refuseStreams)
 	err = s.serve()
 	s.drop(s.server.c.Hold)
 	s.log.Info("session ended", "err", firstOf(m.Err(), err))
@@ -154,12 +161,10 @@ func (s *Server) forget(one *session) {
 	}
 }
 
-// refuseStreams ends the session when the client opens a stream beside the
-// control stream.
-func (s *session) refuseStreams() {
-	if _, err := s.mux.Accept(); err == nil {
-		s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
-	}
+// refuse ends the session of a client that opens a stream beside the control
+// stream.
+func (s *session) refuse() {
+	s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
 }
 
 // serve answers the client's messages until the control stream ends. The error

@@ -13,6 +13,8 @@ import (
 const (
 	// pingTimeout is how long an answer to a ping may take.
 	pingTimeout = time.Minute
+	// measureEvery is how often a ping is sent though the peer is not silent.
+	measureEvery = time.Minute
 	// forgetTrip is how long the shortest round trip counts, and up to twice that. A path changes, and
 	// pings that wait behind bulk are slow.
 	forgetTrip = 5 * time.Minute
@@ -28,14 +30,15 @@ type life struct {
 	last      atomic.Int64 // when something arrived, in nanoseconds since start
 	shortest  atomic.Int64 // round trip in nanoseconds; 0: not known yet
 
-	mu       sync.Mutex // guards the following
-	timer    *time.Timer
-	nextPing time.Duration // since start
-	id       uint32        // of the ping that was sent last
-	asked    map[uint32]asked
-	trips    [2]time.Duration // the shortest of this period and of the one before
-	period   time.Duration    // when the next one begins, since start
-	over     bool
+	mu     sync.Mutex // guards the following
+	timer  *time.Timer
+	pinged time.Duration // when the last ping was sent, since start
+	id     uint32        // of the ping that was sent last
+	own    uint32        // of the last one that nobody waits for
+	asked  map[uint32]asked
+	trips  [2]time.Duration // the shortest of this period and of the one before
+	period time.Duration    // when the next one begins, since start
+	over   bool
 }
 
 // asked is a ping without an answer yet.
@@ -57,12 +60,17 @@ func (l *life) begin(c Config) {
 	l.interval = c.KeepAlive - rand.N(c.KeepAlive/5+1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.nextPing = l.interval
+	if l.over {
+		return
+	}
 	l.timer = time.AfterFunc(min(l.interval, l.deadAfter), l.tick)
 }
 
-// seen is called when something arrived.
-func (l *life) seen() { l.last.Store(int64(time.Since(l.start))) }
+// seen is called when something arrived. It returns how long nothing had.
+func (l *life) seen() time.Duration {
+	now := int64(time.Since(l.start))
+	return time.Duration(now - l.last.Swap(now))
+}
 
 // idle is how long nothing has arrived.
 func (l *life) idle() time.Duration {
@@ -77,12 +85,14 @@ func (l *life) tick() {
 	}
 	now := time.Since(l.start)
 	l.mu.Lock()
-	due := now >= l.nextPing
+	// The peer's ping is as good as ours, but for measuring.
+	next := min(max(l.pinged, now-idle)+l.interval, l.pinged+measureEvery)
+	due := now >= next
 	if due {
-		l.nextPing = now + l.interval
+		l.pinged, next = now, now+l.interval
 	}
 	if !l.over {
-		l.timer.Reset(min(l.nextPing-now, l.deadAfter-idle))
+		l.timer.Reset(min(next-now, l.deadAfter-idle))
 	}
 	l.mu.Unlock()
 	if due {
@@ -93,11 +103,12 @@ func (l *life) tick() {
 // ask sends a ping.
 func (l *life) ask(answer chan<- time.Duration) (id uint32) {
 	l.mu.Lock()
-	if answer == nil {
-		delete(l.asked, l.id) // or those that are never answered would pile up
-	}
 	l.id++
 	id = l.id
+	if answer == nil {
+		delete(l.asked, l.own) // or those that are never answered would pile up
+		l.own = id
+	}
 	l.asked[id] = asked{time.Now(), answer}
 	l.mu.Unlock()
 	l.session.out.put(header{kind: typePing, flags: flagSYN, length: id})

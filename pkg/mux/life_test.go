@@ -52,6 +52,37 @@ func TestIdleSessionLives(t *testing.T) {
 	})
 }
 
+// countConn counts the pings that are written.
+type countConn struct {
+	net.Conn
+	pings *atomic.Int64
+}
+
+func (c countConn) Write(b []byte) (int, error) {
+	for rest := b; len(rest) >= headerSize; rest = rest[headerSize:] {
+		if rest[1] == typePing && rest[3] == flagSYN {
+			c.pings.Add(1)
+		}
+	}
+	return c.Conn.Write(b)
+}
+
+// TestOnePingForBoth: the other side's ping keeps a session alive, too. Ten
+// thousand idle sessions would otherwise ping twice as often.
+func TestOnePingForBoth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pings atomic.Int64
+		a, b := net.Pipe()
+		sessions(t, countConn{a, &pings}, countConn{b, &pings}, Config{})
+		const hours = 24
+		time.Sleep(hours * time.Hour)
+		most := int64(hours * (time.Hour/(defaultKeepAlive*4/5) + 2*time.Hour/measureEvery))
+		if n := pings.Load(); n > most || n == 0 {
+			t.Errorf("%d pings in %d hours, want at most %d", n, hours, most)
+		}
+	})
+}
+
 const trip = 123 * time.Millisecond
 
 // peer is the other end of a session, played by the test.
@@ -201,6 +232,24 @@ func TestPing(t *testing.T) {
 			return session.Ping(ctx)
 		})(); d != 0 || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Ping: %v, %v; want the context's error", d, err)
+		}
+	})
+}
+
+// TestPingOutlivesKeepAlive: the session's own pings take no answer from others.
+func TestPingOutlivesKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := lone(t, Config{KeepAlive: trip / 2}, peer.pong)
+		for range 3 {
+			if _, err := s.Ping(t.Context()); err != nil {
+				t.Errorf("Ping: %v", err)
+			}
+		}
+		l := &s.(*session).life
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if n := len(l.asked); n > 1 {
+			t.Errorf("%d pings are waited for", n)
 		}
 	})
 }

@@ -63,8 +63,9 @@ type Stream interface {
 	// io.EOF, even where data is still on the way.
 	Reset() error
 	// OnAbort has f called, on a goroutine of its own, when the peer aborts the
-	// stream or the session ends before the peer has ended the stream. stop takes
-	// that back; it reports whether it did, before f was called.
+	// stream or the session ends, also where the peer has ended its side before; not
+	// once both sides have ended, nor by Reset. stop takes that back; it reports
+	// whether it did, before f was called.
 	OnAbort(f func()) (stop func() bool)
 }
 
@@ -91,4 +92,7 @@ type Config struct {
 	// MaxStreams is how many streams the peer may have open at once; one more
 	// is reset. Default 16,384.
 	MaxStreams int
+	// Refused is called, on a goroutine of its own, when the peer first opens a
+	// stream more than MaxStreams. May be nil.
+	Refused func()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,9 +12,9 @@ import (
 const (
 	// batch is how many bytes of frames are gathered for one write.
 	batch = 64 << 10
-	// maxQueue bounds what waits to be sent. Only answers to the peer's frames
-	// come beyond batch; a peer that wants more of them than it takes is hostile.
-	maxQueue = 256 << 10
+	// maxAnswers is how many streams may be accepted or refused while nothing can be
+	// sent. A peer that opens more and does not read is hostile.
+	maxAnswers = 16 << 10
 	// maxPongs is how many pings are answered in one write; the rest of a flood is
 	// left unanswered.
 	maxPongs = 64
@@ -39,12 +40,14 @@ var batches = sync.Pool{New: func() any { return new([batch]byte) }}
 // streams until the connection takes it: then each stream in line gives one
 // frame in turn.
 type outbox struct {
-	conn net.Conn
-	fail func(error) // ends the session
+	conn   net.Conn
+	direct *direct     // nil: conn is no socket
+	fail   func(error) // ends the session
 
 	mu       sync.Mutex // guards the following, and the sending side of streams
-	queue    []byte     // frames; batch bytes, and beyond that answers
+	queue    []byte     // frames; batch bytes, and beyond that those without payload
 	pongs    int        // of them in the queue
+	answers  int        // to streams that the peer opened, of them in the queue
 	line     []*stream  // streams that have something to send, and may
 	flushing bool
 	err      error // why the session ended
@@ -55,21 +58,28 @@ type outbox struct {
 // put adds a frame without payload. It returns at once.
 func (o *outbox) put(h header) {
 	o.mu.Lock()
-	over := o.append(h)
-	o.mu.Unlock()
-	if over {
-		o.fail(errFlood)
+	defer o.mu.Unlock()
+	o.append(h)
+}
+
+// append is put under mu.
+func (o *outbox) append(h header) {
+	if o.err == nil {
+		o.queue = appendHeader(o.buffer(), h)
+		o.start()
 	}
 }
 
-// append is put under mu. It reports whether the queue is too long.
-func (o *outbox) append(h header) (over bool) {
-	if o.err != nil {
-		return false
+// answer is put for what the peer alone decides the number of.
+func (o *outbox) answer(h header) {
+	o.mu.Lock()
+	o.append(h)
+	o.answers++
+	flood := o.answers > maxAnswers
+	o.mu.Unlock()
+	if flood {
+		o.fail(errFlood)
 	}
-	o.queue = appendHeader(o.buffer(), h)
-	o.start()
-	return len(o.queue) > maxQueue
 }
 
 // pong answers a ping.
@@ -110,7 +120,13 @@ func (o *outbox) enlist(st *stream) {
 	if st.inLine || !st.sendable() {
 		return
 	}
-	st.inLine = true
+	if len(o.line) == cap(o.line) { // before it grows: of those that were reset, none is kept
+		o.line = slices.DeleteFunc(o.line, func(st *stream) bool {
+			st.inLine = st.sendable()
+			return !st.inLine
+		})
+	}
+	st.inLine, st.turn = true, maxFrame-headerSize
 	o.line = append(o.line, st)
 	o.start()
 }
@@ -119,15 +135,17 @@ func (o *outbox) enlist(st *stream) {
 func (o *outbox) fill() {
 	for len(o.line) > 0 && batch-len(o.queue) >= 2*headerSize {
 		st := o.line[0]
+		if st.sendable() {
+			o.queue = st.take(o.buffer())
+			if st.turn > 0 && st.sendable() {
+				break // the batch is full: its turn goes on in the next
+			}
+		}
 		o.line[0] = nil
 		if o.line = o.line[1:]; len(o.line) == 0 {
 			o.line = nil
 		}
 		st.inLine = false
-		if !st.sendable() {
-			continue
-		}
-		o.queue = st.take(o.buffer())
 		o.enlist(st)
 	}
 }
@@ -141,15 +159,47 @@ func (o *outbox) flush() {
 		if queue == nil {
 			return
 		}
-		if now := time.Now(); now.After(o.due) {
-			o.conn.SetWriteDeadline(now.Add(writeTimeout))
-			o.due = now.Add(writeSlack)
-		}
-		_, err := o.conn.Write(queue)
+		o.write(queue)
 		release(queue)
-		if err != nil {
-			o.fail(err)
-		}
+	}
+}
+
+// flushHere is flush on the caller's goroutine as far as there is no waiting,
+// which spares a small message the way over another one.
+func (o *outbox) flushHere() {
+	if o.direct == nil {
+		go o.flush()
+		return
+	}
+	runtime.Gosched()
+	queue := o.next()
+	if queue == nil {
+		return
+	}
+	if n := o.direct.try(queue); n < len(queue) {
+		go func() {
+			o.write(queue[n:])
+			release(queue)
+			o.flush()
+		}()
+		return
+	}
+	release(queue)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flushing = false
+	if len(o.queue) > 0 || len(o.line) > 0 {
+		o.start()
+	}
+}
+
+func (o *outbox) write(b []byte) {
+	if now := time.Now(); now.After(o.due) {
+		o.conn.SetWriteDeadline(now.Add(writeTimeout))
+		o.due = now.Add(writeSlack)
+	}
+	if _, err := o.conn.Write(b); err != nil {
+		o.fail(err)
 	}
 }
 
@@ -158,7 +208,7 @@ func (o *outbox) next() (queue []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.fill()
-	queue, o.queue, o.pongs = o.queue, nil, 0
+	queue, o.queue, o.pongs, o.answers = o.queue, nil, 0, 0
 	if o.err != nil {
 		release(queue)
 		queue = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 const (
@@ -13,8 +14,9 @@ const (
 	// busyRead is its size while more than that arrives at once.
 	busyRead = 64 << 10
 	// calm is after how many reads that idleRead had sufficed for the large buffer
-	// is given back.
-	calm = 64
+	// is given back; or one, after a pause.
+	calm  = 64
+	pause = time.Second
 )
 
 var reads = sync.Pool{New: func() any { return new([busyRead]byte) }}
@@ -22,7 +24,7 @@ var reads = sync.Pool{New: func() any { return new([busyRead]byte) }}
 // reader is the buffer between a session's connection and its frames.
 type reader struct {
 	src    io.Reader
-	seen   func() // something arrived
+	seen   func() time.Duration // something arrived; for so long, nothing had
 	buf    []byte
 	unread []byte // a part of buf
 	small  []byte
@@ -43,13 +45,12 @@ func (r *reader) more() error {
 		}
 		return err
 	}
-	r.seen()
-	r.resize(k)
+	r.resize(k, r.seen())
 	return nil // an error comes again
 }
 
 // resize follows the traffic with the size of the buffer.
-func (r *reader) resize(read int) {
+func (r *reader) resize(read int, idle time.Duration) {
 	switch {
 	case len(r.buf) == idleRead:
 		if len(r.unread) == idleRead {
@@ -60,7 +61,7 @@ func (r *reader) resize(read int) {
 	case read >= idleRead:
 		r.calm = 0
 	default:
-		if r.calm++; r.calm >= calm && len(r.unread) < idleRead {
+		if r.calm++; (r.calm >= calm || idle >= pause) && len(r.unread) < idleRead {
 			busy := r.buf
 			r.buf = r.small
 			r.unread = r.buf[:copy(r.buf, r.unread)]
@@ -84,7 +85,7 @@ func (s *session) receive() {
 	for err == nil {
 		err = s.frame(r)
 	}
-	s.end(err)
+	s.end(s.why(err))
 	r.release()
 }
 
@@ -127,7 +128,7 @@ func (s *session) streamFrame(r *reader, h header) error {
 			return err
 		}
 		if st == nil && h.flags&flagRST == 0 {
-			s.out.put(header{kind: typeWindow, flags: flagRST, id: h.id})
+			s.out.answer(header{kind: typeWindow, flags: flagRST, id: h.id})
 		}
 	} else {
 		st = s.stream(h.id) // nil: it was reset here, and the peer did not know yet

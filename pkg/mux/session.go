@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -40,12 +41,12 @@ func newSession(conn net.Conn, c Config, firstID uint32) *session {
 		c.MaxStreams = defaultMaxStreams
 	}
 	s := &session{
-		conn: conn, maxStreams: c.MaxStreams, nextID: firstID,
+		conn: conn, maxStreams: c.MaxStreams, refused: c.Refused, nextID: firstID,
 		done: make(chan struct{}), places: make(chan struct{}, maxUnaccepted),
 		streams: make(map[uint32]*stream),
 	}
 	s.arrived.L = &s.mu
-	s.out.conn, s.out.fail = conn, s.end
+	s.out.conn, s.out.direct, s.out.fail = conn, newDirect(conn), s.broken
 	s.life.session = s
 	s.life.begin(c)
 	go s.receive()
@@ -64,6 +65,8 @@ type session struct {
 
 	mu       sync.Mutex // guards the following
 	err      error      // why it ended
+	cause    error      // why nothing can be sent
+	refused  func()     // nil once it was called
 	streams  map[uint32]*stream
 	theirs   int    // how many of them the peer opened
 	nextID   uint32 // of the next stream that is opened
@@ -125,7 +128,7 @@ func (s *session) Accept() (Stream, error) {
 		s.accepted = nil
 	}
 	s.mu.Unlock()
-	s.out.put(header{kind: typeWindow, flags: flagACK, id: st.id})
+	s.out.answer(header{kind: typeWindow, flags: flagACK, id: st.id})
 	return st, nil
 }
 
@@ -150,16 +153,49 @@ func (s *session) Close() error {
 	return nil
 }
 
-// end ends the session, once. The cause is formatted, not wrapped: it may be
-// io.EOF, and nobody may take that for the clean end of a stream.
-func (s *session) end(cause error) {
-	err := fmt.Errorf("%w: %v", ErrClosed, cause)
+// lastReads is how long a session that cannot be written to takes what has
+// arrived: the peer may have said all there is to say before it went.
+const lastReads = time.Second
+
+// broken ends the session because nothing can be sent.
+func (s *session) broken(cause error) {
+	if errors.Is(cause, os.ErrDeadlineExceeded) || errors.Is(cause, errFlood) {
+		s.end(cause)
+		return
+	}
+	s.mu.Lock()
+	s.cause = cause
+	s.mu.Unlock()
+	s.out.close(closedBy(cause))
+	s.conn.SetReadDeadline(time.Now().Add(lastReads)) // receive ends the session
+}
+
+// why is what receive ends the session with, after err.
+func (s *session) why(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cause != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return s.cause
+	}
+	return err
+}
+
+// closedBy is the error of a session that ended. The cause is formatted, not
+// wrapped: it may be io.EOF, and nobody may take that for the clean end of a
+// stream.
+func closedBy(cause error) error {
 	switch {
 	case errors.Is(cause, ErrSilent):
-		err = fmt.Errorf("%w: %w", ErrClosed, cause)
+		return fmt.Errorf("%w: %w", ErrClosed, cause)
 	case cause == io.EOF, cause == io.ErrUnexpectedEOF:
-		err = fmt.Errorf("%w: the peer closed the connection", ErrClosed)
+		return fmt.Errorf("%w: the peer closed the connection", ErrClosed)
 	}
+	return fmt.Errorf("%w: %v", ErrClosed, cause)
+}
+
+// end ends the session, once.
+func (s *session) end(cause error) {
+	err := closedBy(cause)
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
@@ -173,10 +209,10 @@ func (s *session) end(cause error) {
 
 	s.life.stop()
 	s.out.close(err)
+	close(s.done) // first, so that whoever sees a stream broken sees why
 	for _, st := range streams {
 		st.abort(err)
 	}
-	close(s.done)
 	s.conn.Close()
 }
 
@@ -199,7 +235,13 @@ func (s *session) opened(id uint32) (*stream, error) {
 		return nil, nil
 	case s.streams[id] != nil:
 		return nil, fmt.Errorf("stream %d was opened twice", id)
-	case s.theirs >= s.maxStreams, len(s.accepted) >= maxUnaccepted:
+	case s.theirs >= s.maxStreams:
+		if s.refused != nil {
+			go s.refused()
+			s.refused = nil
+		}
+		return nil, nil
+	case len(s.accepted) >= maxUnaccepted:
 		return nil, nil
 	}
 	st := newStream(s, id)

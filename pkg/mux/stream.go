@@ -30,6 +30,7 @@ type stream struct {
 	rest      []byte // of the Write under way
 	syn       bool   // its opening is to be sent
 	inLine    bool
+	turn      int   // bytes that may be sent before the next in line
 	writeErr  error // why nothing can be written any more
 	written   sync.Cond
 	writeTime deadline
@@ -45,6 +46,7 @@ type stream struct {
 	readTime deadline
 	window   window
 	onAbort  map[*func()]struct{}
+	aborted  bool // by the peer, or with the session
 }
 
 func newStream(s *session, id uint32) *stream {
@@ -89,9 +91,11 @@ func (st *stream) Read(b []byte) (int, error) {
 	defer st.reading.Unlock()
 	st.mu.Lock()
 	n, err := st.read(b)
-	credit := st.window.read(n, st.in.size)
-	if st.fin || st.readErr != nil {
-		credit = 0 // nothing more will come
+	var credit uint32
+	if !st.closed && !st.over() {
+		credit = st.window.read(n, st.in.size)
+	} else if st.in.size == 0 {
+		st.window.close()
 	}
 	st.mu.Unlock()
 	if credit > 0 {
@@ -99,6 +103,9 @@ func (st *stream) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// over reports whether nothing more will arrive.
+func (st *stream) over() bool { return st.fin || st.readErr != nil }
 
 func (st *stream) read(b []byte) (int, error) {
 	for {
@@ -137,7 +144,8 @@ func (st *stream) expects(n uint32) bool {
 func (st *stream) deliver(b []byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.closed || st.fin || st.readErr != nil {
+	st.window.arrived(len(b))
+	if st.closed || st.over() {
 		return
 	}
 	if st.into != nil {
@@ -152,8 +160,11 @@ func (st *stream) deliver(b []byte) {
 // wasEnded takes the peer's end.
 func (st *stream) wasEnded() {
 	st.mu.Lock()
-	first := !st.fin && st.readErr == nil
+	first := !st.over()
 	st.fin = st.fin || first
+	if st.in.size == 0 {
+		st.window.close()
+	}
 	st.readable.Signal()
 	st.mu.Unlock()
 	if first {
@@ -166,7 +177,7 @@ func (st *stream) wasEnded() {
 func (st *stream) abort(err error) {
 	st.stopWriting(err)
 	st.mu.Lock()
-	if !st.fin && st.readErr == nil {
+	if !st.over() {
 		st.readErr = err
 		if err == ErrReset {
 			st.in.drop()
@@ -175,7 +186,7 @@ func (st *stream) abort(err error) {
 		defer st.end()
 	}
 	hooks := st.onAbort
-	st.onAbort = nil
+	st.onAbort, st.aborted = nil, true
 	st.readable.Signal()
 	st.mu.Unlock()
 	for f := range hooks {
@@ -185,7 +196,7 @@ func (st *stream) abort(err error) {
 
 func (st *stream) Reset() error {
 	st.mu.Lock()
-	ended := st.fin || st.readErr != nil
+	ended := st.over()
 	if st.readErr == nil {
 		st.readErr = ErrReset
 	}
@@ -206,7 +217,7 @@ func (st *stream) Reset() error {
 func (st *stream) OnAbort(f func()) (stop func() bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.readErr != nil {
+	if st.aborted {
 		go f()
 		return func() bool { return false }
 	}
@@ -235,7 +246,7 @@ func (st *stream) Close() error {
 	st.in.drop()
 	st.window.close()
 	st.readTime.stop()
-	ended := st.fin || st.readErr != nil
+	ended := st.over()
 	st.readable.Signal()
 	st.mu.Unlock()
 

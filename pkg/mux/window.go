@@ -51,15 +51,11 @@ func (w *window) init(s *session) {
 	w.size, w.credit, w.before, w.starting = initialWindow, initialWindow, initialWindow, true
 }
 
-// expects takes n bytes off. It reports whether the peer was allowed to send
-// them.
-func (w *window) expects(n uint32) bool {
-	if int64(n) > int64(w.credit) {
-		return false
-	}
-	w.credit -= int(n)
-	return true
-}
+// expects reports whether the peer may send n bytes.
+func (w *window) expects(n uint32) bool { return int64(n) <= int64(w.credit) }
+
+// arrived takes n bytes off. They were expected.
+func (w *window) arrived(n int) { w.credit -= n }
 
 // read notes that n bytes were read and unread bytes wait. It returns how many
 // more the peer is to be granted.
@@ -68,11 +64,12 @@ func (w *window) read(n, unread int) (grant uint32) {
 		return 0
 	}
 	w.taken += n
-	if w.starting {
+	trip := time.Duration(w.trip.Load())
+	if w.starting && trip > 0 && !w.since.IsZero() {
 		w.resize(w.size + n) // so it doubles with each round trip
 	}
 	step := w.size / 2
-	if time.Duration(w.trip.Load()) > longTrip {
+	if trip > longTrip {
 		step = w.size / 16 // what is granted late is missing on the way
 	}
 	if w.size-w.credit-unread < step {
@@ -122,7 +119,8 @@ func (w *window) resize(size int) {
 	}
 }
 
-// close gives back what the window had beyond its first size.
+// close gives back what the window had beyond its first size. Nothing is granted
+// after it.
 func (w *window) close() {
 	w.budget.claim(int64(initialWindow - w.size))
 	w.size = initialWindow

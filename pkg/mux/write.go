@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"math"
 	"net"
 	"os"
 	"time"
@@ -12,17 +13,23 @@ func (st *stream) Write(b []byte) (int, error) {
 	defer st.writing.Unlock()
 	o := &st.session.out
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if err := st.unwritable(); err != nil || len(b) == 0 {
+		o.mu.Unlock()
 		return 0, err
 	}
 	if !st.syn && len(b) <= maxFrame-headerSize && len(b) <= int(st.credit) && len(b)+headerSize <= batch-len(o.queue) {
 		o.queue = appendHeader(o.buffer(), header{kind: typeData, id: st.id, length: uint32(len(b))})
 		o.queue = append(o.queue, b...)
 		st.credit -= uint32(len(b))
-		o.start()
+		idle := !o.flushing
+		o.flushing = true
+		o.mu.Unlock()
+		if idle {
+			o.flushHere()
+		}
 		return len(b), nil
 	}
+	defer o.mu.Unlock()
 	st.rest = b
 	o.enlist(st)
 	var err error
@@ -45,6 +52,9 @@ func (st *stream) unwritable() error {
 	if st.writeErr != nil {
 		return st.writeErr
 	}
+	if err := st.session.out.err; err != nil {
+		return err // and st is about to have it, too
+	}
 	if st.writeTime.passed {
 		return os.ErrDeadlineExceeded
 	}
@@ -58,13 +68,14 @@ func (st *stream) sendable() bool {
 
 // take appends one frame of what the stream has to send to queue.
 func (st *stream) take(queue []byte) []byte {
-	n := min(len(st.rest), int(st.credit), maxFrame-headerSize, batch-headerSize-len(queue))
+	n := min(len(st.rest), int(st.credit), st.turn, batch-headerSize-len(queue))
 	h := header{kind: typeData, id: st.id, flags: st.opening(), length: uint32(n)}
 	if n == 0 {
 		h.kind = typeWindow
 	}
 	queue = append(appendHeader(queue, h), st.rest[:n]...)
 	st.credit -= uint32(n)
+	st.turn -= n
 	if st.rest = st.rest[n:]; n > 0 && len(st.rest) == 0 {
 		st.written.Signal()
 	}
@@ -88,10 +99,8 @@ func (st *stream) grant(n uint32) {
 	o := &st.session.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	st.credit += n
-	if st.credit < n { // nobody grants 4 GiB
-		st.credit = 1<<32 - 1
-	}
+	// Nobody grants 2 GiB, and more would not be an int everywhere.
+	st.credit = uint32(min(uint64(st.credit)+uint64(n), math.MaxInt32))
 	o.enlist(st)
 }
 
@@ -149,9 +158,8 @@ func (st *stream) SetWriteDeadline(t time.Time) error {
 	o := &st.session.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if st.writeErr == net.ErrClosed {
-		return net.ErrClosed
+	if st.writeErr == nil { // or nobody would stop the timer
+		st.writeTime.set(t, &st.written)
 	}
-	st.writeTime.set(t, &st.written)
 	return nil
 }
