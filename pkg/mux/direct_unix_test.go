@@ -12,7 +12,7 @@ import (
 // and what was queued meanwhile is not left behind.
 func TestSocketTakesHalf(t *testing.T) {
 	c, s := tcpConns(t)
-	client, server := sessions(t, c, s, Config{})
+	client, server := sessions(t, c, s, Config{KeepAlive: -1})
 	a, aPeer := streams(t, client, server)
 	b, bPeer := streams(t, client, server)
 	out := &client.(*session).out
