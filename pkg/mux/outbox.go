@@ -109,10 +109,15 @@ func release(queue []byte) {
 
 // start sees to it that what is there is sent.
 func (o *outbox) start() {
-	if !o.flushing && o.err == nil {
+	if o.waits() {
 		o.flushing = true
 		go o.flush()
 	}
+}
+
+// waits reports whether there is something to send, and nobody who does.
+func (o *outbox) waits() bool {
+	return !o.flushing && o.err == nil && (len(o.queue) > 0 || len(o.line) > 0)
 }
 
 // enlist puts st in line, where it has something to send and may.
@@ -128,7 +133,6 @@ func (o *outbox) enlist(st *stream) {
 	}
 	st.inLine, st.turn = true, maxFrame-headerSize
 	o.line = append(o.line, st)
-	o.start()
 }
 
 // fill moves what streams have to send into the queue.
@@ -164,33 +168,46 @@ func (o *outbox) flush() {
 	}
 }
 
-// flushHere is flush on the caller's goroutine as far as there is no waiting,
-// which spares a small message the way over another one.
+// flushHere is start on the caller's goroutine, as far as there is no waiting.
+// It spares what is written the way over another one. It is called under mu,
+// which it gives away meanwhile.
 func (o *outbox) flushHere() {
 	if o.direct == nil {
-		go o.flush()
+		o.start()
 		return
 	}
+	if !o.waits() {
+		return
+	}
+	o.flushing = true
+	o.mu.Unlock()
+	sent := o.try()
+	o.mu.Lock()
+	if sent {
+		o.flushing = false
+		o.start()
+	}
+}
+
+// try sends one batch. It reports whether the socket took all of it; if not, the
+// rest and what follows is for another goroutine.
+func (o *outbox) try() bool {
 	runtime.Gosched()
 	queue := o.next()
 	if queue == nil {
-		return
+		return true
 	}
-	if n := o.direct.try(queue); n < len(queue) {
-		go func() {
-			o.write(queue[n:])
-			release(queue)
-			o.flush()
-		}()
-		return
+	n := o.direct.try(queue)
+	if n == len(queue) {
+		release(queue)
+		return true
 	}
-	release(queue)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.flushing = false
-	if len(o.queue) > 0 || len(o.line) > 0 {
-		o.start()
-	}
+	go func() {
+		o.write(queue[n:])
+		release(queue)
+		o.flush()
+	}()
+	return false
 }
 
 func (o *outbox) write(b []byte) {

@@ -64,6 +64,7 @@ func (st *stream) begin() {
 	defer o.mu.Unlock()
 	st.syn = true
 	o.enlist(st)
+	o.start()
 }
 
 // place gives back the place that an opened stream holds until the peer takes it.

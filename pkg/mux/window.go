@@ -15,6 +15,13 @@ const (
 	// longTrip is the round trip from which on a window is granted in small steps.
 	// Below it, what a step costs counts for more.
 	longTrip = 2 * time.Millisecond
+	// slack is how long either end may wait for its turn on a busy machine. A window
+	// lasts as long at least, up to maxSlack.
+	slack    = 5 * time.Millisecond
+	maxSlack = 1 << 20
+	// pauseTime is how long a window takes to be read at least where the sender or the
+	// reader has paused.
+	pauseTime = 20 * time.Millisecond
 )
 
 // budget is what is left of a session's maxWindows.
@@ -96,11 +103,13 @@ func (w *window) measure(now time.Time) {
 	if passed < trip {
 		return
 	}
-	flow, last, before := int(float64(w.taken)*float64(trip)/float64(passed)), w.flow, w.before
+	rate := float64(w.taken) / float64(passed)
+	flow, last, before := int(rate*float64(trip)), w.flow, w.before
 	w.since, w.taken, w.flow, w.before = now, 0, flow, w.size
-	size := flow * 6 / 5
+	size := max(flow*6/5, min(int(rate*float64(slack)), maxSlack))
+	paused := passed > max(4*trip, pauseTime)
 	switch {
-	case passed > 4*trip: // the sender paused, or the reader did
+	case paused:
 		w.starting = true
 		size = max(size, w.size/2)
 	case w.starting && flow > last*5/4:
@@ -108,7 +117,7 @@ func (w *window) measure(now time.Time) {
 	case flow > before*7/8: // the window was the limit, not the path
 		size = max(flow*2, w.size)
 	}
-	w.starting = w.starting && passed > 4*trip
+	w.starting = paused
 	w.resize(size)
 }
 

@@ -13,37 +13,28 @@ func (st *stream) Write(b []byte) (int, error) {
 	defer st.writing.Unlock()
 	o := &st.session.out
 	o.mu.Lock()
-	if err := st.unwritable(); err != nil || len(b) == 0 {
-		o.mu.Unlock()
+	defer o.mu.Unlock()
+	err := st.unwritable()
+	if err != nil || len(b) == 0 {
 		return 0, err
 	}
 	if !st.syn && len(b) <= maxFrame-headerSize && len(b) <= int(st.credit) && len(b)+headerSize <= batch-len(o.queue) {
 		o.queue = appendHeader(o.buffer(), header{kind: typeData, id: st.id, length: uint32(len(b))})
 		o.queue = append(o.queue, b...)
 		st.credit -= uint32(len(b))
-		idle := !o.flushing
-		o.flushing = true
-		o.mu.Unlock()
-		if idle {
-			o.flushHere()
-		}
-		return len(b), nil
+	} else {
+		st.rest = b
+		o.enlist(st)
 	}
-	defer o.mu.Unlock()
-	st.rest = b
-	o.enlist(st)
-	var err error
+	o.flushHere()
 	for len(st.rest) > 0 {
-		st.written.Wait()
 		if err = st.unwritable(); err != nil {
 			break
 		}
+		st.written.Wait()
 	}
 	n := len(b) - len(st.rest)
 	st.rest = nil
-	if n == len(b) {
-		err = nil
-	}
 	return n, err
 }
 
@@ -102,6 +93,7 @@ func (st *stream) grant(n uint32) {
 	// Nobody grants 2 GiB, and more would not be an int everywhere.
 	st.credit = uint32(min(uint64(st.credit)+uint64(n), math.MaxInt32))
 	o.enlist(st)
+	o.start()
 }
 
 func (st *stream) CloseWrite() error {
