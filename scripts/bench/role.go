@@ -37,7 +37,9 @@ func playRole(args []string) error {
 	case args[0] == "relay" && len(args) == 3:
 		return serveRelay(l, args[2])
 	case args[0] == "proxy" && len(args) == 3:
-		return serveProxy(l, args[2])
+		return serveProxy(l, args[2], &bufferPool{})
+	case args[0] == "plain-proxy" && len(args) == 3:
+		return serveProxy(l, args[2], nil)
 	}
 	return fmt.Errorf("unknown role %q", args)
 }
@@ -85,15 +87,16 @@ func copyHalf(dst, src net.Conn) {
 	_ = dst.(*net.TCPConn).CloseWrite()
 }
 
-// serveProxy is the proxy hop: the standard library's, with connections and copy buffers kept.
-func serveProxy(l net.Listener, target string) error {
+// serveProxy is the proxy hop: the standard library's, with connections kept, and copy buffers where
+// there is a pool for them.
+func serveProxy(l net.Listener, target string, pool httputil.BufferPool) error {
 	return http.Serve(l, &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: target})
 			r.SetXForwarded()
 		},
 		Transport:  &http.Transport{MaxIdleConnsPerHost: 4096, DisableCompression: true},
-		BufferPool: &bufferPool{},
+		BufferPool: pool,
 	})
 }
 

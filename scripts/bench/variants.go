@@ -12,6 +12,7 @@ const (
 	twoRelays     = "two relay hops"
 	oneProxy      = "one proxy hop"
 	twoProxies    = "two proxy hops"
+	plainProxy    = "proxy hop, no pool"
 	ours          = "tunnel"
 	oursWebSocket = "tunnel websocket"
 	oursTCP       = "tunnel tcp"       // to come
@@ -41,7 +42,8 @@ func variants() []variant {
 		{name: direct, about: "the visitor calls the app", hop: true, plan: planDirect},
 		{name: oneRelay, about: "a process that copies bytes with io.Copy, which is splice(2)", hop: true, plan: hops("relay", 1)},
 		{name: twoRelays, about: "two of them in a row", hop: true, plan: hops("relay", 2)},
-		{name: oneProxy, about: "httputil.ReverseProxy with kept connections", hop: true, plan: hops("proxy", 1)},
+		{name: plainProxy, about: "httputil.ReverseProxy with kept connections", hop: true, plan: hops("plain-proxy", 1)},
+		{name: oneProxy, about: "the same with a pool of copy buffers", hop: true, plan: hops("proxy", 1)},
 		{name: twoProxies, about: "two of them in a row", hop: true, plan: hops("proxy", 2)},
 		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name", plan: planOurs()},
 		{name: oursWebSocket, about: "the same with --transport websocket", plan: planOurs("--transport", "websocket")},
