@@ -66,18 +66,19 @@ type pacer struct {
 	read func() (collections, live uint64)
 
 	last   uint64 // collections so far
+	live   uint64 // what was in use
 	busy   bool
 	normal int // the percentage before busy
 }
 
 func (p *pacer) step() {
 	collections, live := p.read()
-	n := collections - p.last
-	p.last = collections
+	n, grows := collections-p.last, live > p.live*5/4
+	p.last, p.live = collections, live
 	switch {
 	case live > maxLive, p.busy && n <= seldom:
 		p.relax()
-	case !p.busy && n >= often:
+	case !p.busy && n >= often && !grows: // what grows, such as tunnels that come, is no garbage
 		p.busy, p.normal = true, p.set(busyPercent)
 	}
 }

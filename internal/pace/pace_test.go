@@ -25,7 +25,8 @@ func TestPacer(t *testing.T) {
 	}{
 		{0, 1 << 20, 100},
 		{often - 1, 1 << 20, 100},
-		{often, 1 << 20, busyPercent},
+		{often, 2 << 20, 100}, // it grows
+		{often, 2 << 20, busyPercent},
 		{seldom + 1, 1 << 20, busyPercent}, // busy still, only that it collects less now
 		{seldom, 1 << 20, 100},
 		{often, maxLive + 1, 100}, // four times that is too much
