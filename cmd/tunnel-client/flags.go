@@ -18,8 +18,9 @@ without TLS, for gRPC) or unix:/path. Options may stand before and after it.
 
 Without --name the public name is a random one that is kept for the server, this directory
 and TARGET; with a token from --token-file or TUNNEL_TOKEN it is the token's, without one
-this machine's and user's. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where
-the system keeps such things.
+this machine's and user's. Where something on the way shuts the raw upgrade out, that is kept
+for a day. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where the system keeps
+such things.
 
 The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.
 
@@ -42,7 +43,7 @@ func httpFlags() []cli.Flag {
 		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
-		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto, which tries both"),
+		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through"),
 		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
 		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),

@@ -66,7 +66,7 @@ func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
 	change.inFlight = x.app.InFlight()
 	x.out.change(change)
-	if e.Transport != "" && x.client.Transport == tunnel.Auto && x.used != nil {
+	if x.used != nil && x.client.Transport == tunnel.Auto && (e.Transport == tunnel.Raw || e.RawShut) {
 		if err := x.used(e.Transport); err != nil {
 			x.log.Debug("the transport cannot be kept", "err", err)
 		}

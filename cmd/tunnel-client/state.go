@@ -43,7 +43,7 @@ const (
 //
 //	machine-key      32 random bytes in hex
 //	names/HASH.json  the public name for one place
-//	websocket/HASH   empty; the server of this hash was reached by WebSocket alone
+//	websocket/HASH   empty; something on the way to the server shuts raw out
 type state struct{ dir string }
 
 // place is where a name belongs.

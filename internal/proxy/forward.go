@@ -1,14 +1,17 @@
 // Package proxy passes one HTTP request on and its answer back, and changes
 // nothing that it is not told to change: [Forward] is the handler's half,
 // [Transport] the half that sends. The server runs it between a visitor and a
-// stream, the client between a stream and the local app.
+// stream, the client between a stream and the local app. [Server] is the
+// client's front, on a stream: it needs less than net/http's, as it is the tunnel
+// server that speaks to it.
 //
 // It exists beside net/http/httputil because a tunnel is judged by what a
 // reverse proxy is allowed to lose: request lines as they came, 1xx answers,
 // trailers in both directions, full duplex, half-closed upgrades, and above all
 // the difference between an end and an abort.
 //
-// What net/http's server does not tell or take is lost all the same: the order
+// What net/http's server, which is the edge's, does not tell or take is lost all
+// the same: the order
 // of fields of different names, the case of names, reason phrases, Content-Type
 // and Content-Length of a 304; to "Pragma: no-cache" it adds a Cache-Control. It
 // hands a chunk of a request on when it is complete. On HTTP/2 it asks for the

@@ -133,13 +133,17 @@ func parseLine(req *http.Request, line string) (err error) {
 	return nil
 }
 
+// usualFields is how many fields a header has at most, but for strange ones.
+const usualFields = 64
+
 // parseFields fills the header, which Host is no part of.
 func parseFields(req *http.Request, fields string) error {
-	n := strings.Count(fields, "\r\n")
-	req.Header = make(http.Header, max(n-1, 0))
+	// What is reserved is for what is usual, not for what was not looked at yet.
+	n := min(strings.Count(fields, "\r\n"), usualFields)
+	req.Header = make(http.Header, n)
 	values := make([]string, n) // one allocation for all that come once
 	hosts := 0
-	for i := range values {
+	for fields != "" {
 		line, rest, _ := strings.Cut(fields, "\r\n")
 		fields = rest
 		name, value, ok := strings.Cut(line, ":")
@@ -158,9 +162,11 @@ func parseFields(req *http.Request, fields string) error {
 			hosts++
 		case before != nil:
 			req.Header[name] = append(before, value)
+		case len(values) == 0:
+			req.Header[name] = []string{value}
 		default:
-			values[i] = value
-			req.Header[name] = values[i : i+1 : i+1]
+			values[0] = value
+			req.Header[name], values = values[:1:1], values[1:]
 		}
 	}
 	if hosts != 1 || !httpguts.ValidHostHeader(req.Host) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -496,5 +497,20 @@ func TestServeUnread(t *testing.T) {
 	v.CloseWrite()
 	if b, err := io.ReadAll(v.r); len(b) > 0 || err != nil {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestHeadTakesWhatItIs: what a peer sends has no more memory reserved for it
+// than was looked at (S10).
+func TestHeadTakesWhatItIs(t *testing.T) {
+	head := "GET / HTTP/1.1\r\n :\r\n" + strings.Repeat("a:\r\n", 1<<20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := parseHead(new(http.Request), head); err == nil {
+		t.Error("a field without a name was taken")
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes were allocated for the first field", n)
 	}
 }

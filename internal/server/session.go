@@ -164,6 +164,14 @@ func (s *Server) forget(one *session) {
 // refuse ends the session of a client that opens a stream beside the control
 // stream.
 func (s *session) refuse() {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.server.running.Add(1) // run is counted, too, as long as it has not ended
+	s.mu.Unlock()
+	defer s.server.running.Done()
 	s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
 }
 

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -344,4 +346,62 @@ func TestBadPeer(t *testing.T) {
 			checkSessionEnded(t, server)
 		})
 	}
+}
+
+// deafConn fails to write once there is a ping to answer. What it has to read
+// after that comes when the write has failed.
+type deafConn struct {
+	net.Conn
+	reads  chan string
+	failed chan struct{}
+	fail   sync.Once
+}
+
+func (c *deafConn) Write(b []byte) (int, error) {
+	if !strings.Contains(string(b), frame(typePing, flagACK, 0, 7, "")) {
+		return len(b), nil
+	}
+	c.fail.Do(func() { close(c.failed) })
+	return 0, errors.New("nobody is there to read it")
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	s, ok := <-c.reads
+	if !ok {
+		return 0, io.EOF
+	}
+	return copy(b, s), nil
+}
+
+func (c *deafConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *deafConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *deafConn) Close() error                     { return nil }
+
+// TestLastWords: what a peer said before it went is read, though an answer to it
+// can't be sent any more.
+func TestLastWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &deafConn{reads: make(chan string), failed: make(chan struct{})}
+		s, err := Client(c, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.reads <- data(0, 1, "first, ") + frame(typePing, flagSYN, 0, 7, "")
+		<-c.failed
+		synctest.Wait()
+		if _, err := st.Write([]byte("x")); !errors.Is(err, ErrClosed) {
+			t.Errorf("write: %v, want ErrClosed", err)
+		}
+		c.reads <- data(flagFIN, 1, "and last words")
+		close(c.reads)
+		got, err := io.ReadAll(st)
+		if string(got) != "first, and last words" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+		<-s.Done()
+	})
 }

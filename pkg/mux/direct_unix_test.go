@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"testing"
+	"time"
 )
 
 // TestSocketTakesHalf: the rest of a write that a socket took in part follows,
@@ -16,11 +17,13 @@ func TestSocketTakesHalf(t *testing.T) {
 	a, aPeer := streams(t, client, server)
 	b, bPeer := streams(t, client, server)
 	out := &client.(*session).out
-	eventually(t, "nothing is being sent", func() bool {
+	eventually(t, "the first pings are answered, and nothing is being sent", func() bool {
 		out.mu.Lock()
 		defer out.mu.Unlock()
-		return !out.flushing
+		return !out.flushing && client.(*session).life.shortest.Load() != 0 && server.(*session).life.shortest.Load() != 0
 	})
+	aPeer.SetReadDeadline(time.Now().Add(time.Minute))
+	bPeer.SetReadDeadline(time.Now().Add(time.Minute))
 	d, times := out.direct, 0
 	d.once = func(fd uintptr) bool {
 		if times++; times == 1 {
@@ -46,5 +49,30 @@ func TestSocketTakesHalf(t *testing.T) {
 	}
 	if times < 2 {
 		t.Error("nothing was written on the caller's goroutine")
+	}
+}
+
+// TestNothingToSend: who found nothing to send does not go on as the one who
+// sends. Another goroutine may have begun since, and two would mix up the bytes
+// of a stream.
+func TestNothingToSend(t *testing.T) {
+	c, s := tcpConns(t)
+	client, _ := sessions(t, c, s, Config{KeepAlive: -1})
+	out := &client.(*session).out
+	eventually(t, "nothing is being sent", func() bool {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		return !out.flushing && client.(*session).life.shortest.Load() != 0
+	})
+	out.mu.Lock()
+	out.flushing = true
+	out.mu.Unlock()
+	if out.try() {
+		t.Error("it counts as the one who sends, though there was nothing")
+	}
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	if out.flushing {
+		t.Error("nobody sends, and nobody else may begin")
 	}
 }

@@ -59,6 +59,13 @@ func sessions(t testing.TB, client, server net.Conn, c Config) (Session, Session
 	return cs, ss
 }
 
+// count is how many streams there are.
+func (s *session) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
 // both runs f over each kind of connection.
 func both(t *testing.T, f func(t *testing.T, client, server Session)) {
 	for name, conns := range map[string]func(testing.TB) (net.Conn, net.Conn){"pipe": pipeConns, "tcp": tcpConns} {

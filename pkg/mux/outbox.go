@@ -12,8 +12,9 @@ import (
 const (
 	// batch is how many bytes of frames are gathered for one write.
 	batch = 64 << 10
-	// maxAnswers is how many streams may be accepted or refused while nothing can be
-	// sent. A peer that opens more and does not read is hostile.
+	// maxAnswers is how many streams may be accepted or refused, and windows granted,
+	// while nothing can be sent. A peer that asks for more and does not read is
+	// hostile.
 	maxAnswers = 16 << 10
 	// maxPongs is how many pings are answered in one write; the rest of a flood is
 	// left unanswered.
@@ -33,8 +34,9 @@ var errFlood = errors.New("the peer asks for more answers than it takes")
 var batches = sync.Pool{New: func() any { return new([batch]byte) }}
 
 // outbox gathers the frames that a session sends, so that many go out in one
-// write. Whoever puts a frame there starts flush, a goroutine that ends when
-// there is nothing more to send.
+// write. Whoever puts a frame there and finds nobody who sends starts flush, a
+// goroutine that ends when there is nothing more to send. A Write to a socket
+// sends itself, as far as there is no waiting (flushHere).
 //
 // Small writes go to the queue at once and so pass by bulk, which waits in its
 // streams until the connection takes it: then each stream in line gives one
@@ -47,7 +49,7 @@ type outbox struct {
 	mu       sync.Mutex // guards the following, and the sending side of streams
 	queue    []byte     // frames; batch bytes, and beyond that those without payload
 	pongs    int        // of them in the queue
-	answers  int        // to streams that the peer opened, of them in the queue
+	answers  int        // to what the peer opened and sent, of them in the queue
 	line     []*stream  // streams that have something to send, and may
 	flushing bool
 	err      error // why the session ended
@@ -189,13 +191,14 @@ func (o *outbox) flushHere() {
 	}
 }
 
-// try sends one batch. It reports whether the socket took all of it; if not, the
-// rest and what follows is for another goroutine.
+// try sends one batch. It reports whether the socket took all of it, and the
+// caller is still the one who sends: if not, it is another goroutine, or was when
+// there was nothing to send.
 func (o *outbox) try() bool {
 	runtime.Gosched()
 	queue := o.next()
 	if queue == nil {
-		return true
+		return false // next has given flushing away
 	}
 	n := o.direct.try(queue)
 	if n == len(queue) {
@@ -234,10 +237,14 @@ func (o *outbox) next() (queue []byte) {
 	return queue
 }
 
-// close ends the sending of everything. What is under way fails with err.
-func (o *outbox) close(err error) {
+// close ends the sending of everything. What is under way on streams fails with
+// err.
+func (o *outbox) close(err error, streams []*stream) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.err = err
 	o.line = nil
+	for _, st := range streams {
+		st.written.Signal()
+	}
 }

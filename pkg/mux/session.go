@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,11 +25,11 @@ const (
 )
 
 // Client makes conn a session whose own streams have odd ids. It takes conn
-// over, also where it returns an error.
+// over. The error is nil so far.
 func Client(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, 1), nil }
 
 // Server makes conn a session whose own streams have even ids. It takes conn
-// over, also where it returns an error.
+// over. The error is nil so far.
 func Server(conn net.Conn, c Config) (Session, error) { return newSession(conn, c, 2), nil }
 
 func newSession(conn net.Conn, c Config, firstID uint32) *session {
@@ -107,6 +109,9 @@ func (s *session) openable() error {
 	if s.err != nil {
 		return s.err
 	}
+	if s.cause != nil {
+		return closedBy(s.cause)
+	}
 	if s.nextID > math.MaxUint32-2 {
 		return errExhausted
 	}
@@ -165,8 +170,9 @@ func (s *session) broken(cause error) {
 	}
 	s.mu.Lock()
 	s.cause = cause
+	streams := slices.Collect(maps.Values(s.streams))
 	s.mu.Unlock()
-	s.out.close(closedBy(cause))
+	s.out.close(closedBy(cause), streams)
 	s.conn.SetReadDeadline(time.Now().Add(lastReads)) // receive ends the session
 }
 
@@ -208,7 +214,7 @@ func (s *session) end(cause error) {
 	s.mu.Unlock()
 
 	s.life.stop()
-	s.out.close(err)
+	s.out.close(err, nil)
 	close(s.done) // first, so that whoever sees a stream broken sees why
 	for _, st := range streams {
 		st.abort(err)
@@ -263,11 +269,4 @@ func (s *session) forget(st *stream) {
 	}
 	s.mu.Unlock()
 	st.place()
-}
-
-// count is how many streams there are.
-func (s *session) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.streams)
 }

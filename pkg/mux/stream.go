@@ -100,7 +100,7 @@ func (st *stream) Read(b []byte) (int, error) {
 	}
 	st.mu.Unlock()
 	if credit > 0 {
-		st.session.out.put(header{kind: typeWindow, id: st.id, length: credit})
+		st.session.out.answer(header{kind: typeWindow, id: st.id, length: credit})
 	}
 	return n, err
 }

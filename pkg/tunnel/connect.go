@@ -60,6 +60,9 @@ func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) 
 	}
 	l.log.Debug("transport did not pass", "transport", string(kinds[0]), "err", err)
 	s, second := l.attempt(ctx, kinds[1], 1, b)
+	if second == nil {
+		s.rawShut = kinds[0] == transport.Raw && lasts(err)
+	}
 	if second == nil || !worthAnother(second) {
 		return s, second
 	}
@@ -71,6 +74,14 @@ func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) 
 		both = notTunnelServer{both}
 	}
 	return s, both
+}
+
+// lasts reports whether err, of a transport that did not pass, is likely to come
+// again. A server that restarts behind a gateway, or a connection that broke, says
+// nothing of the way.
+func lasts(err error) bool {
+	return foreign(err) || errors.Is(err, errHandshake) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, &protocol.Error{Code: protocol.UpgradeRequired})
 }
 
 // foreign reports whether err is the answer of something that is no tunnel

@@ -193,20 +193,21 @@ func (l *Listener) tell(t EventType, err error) {
 	if l.client.Events != nil {
 		e := Event{Type: t, Name: l.name, URL: l.url, Err: err}
 		if t == Ready || t == Reconnected {
-			e.Transport = l.transport()
+			e.Transport, e.RawShut = l.transport()
 		}
 		l.client.Events(e)
 	}
 }
 
-// transport is what the newest session runs on.
-func (l *Listener) transport() Transport {
+// transport is what the newest session runs on, and whether raw was shut out.
+func (l *Listener) transport() (t Transport, rawShut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.live) == 0 {
-		return ""
+		return "", false
 	}
-	return Transport(l.live[len(l.live)-1].kind)
+	s := l.live[len(l.live)-1]
+	return Transport(s.kind), s.rawShut
 }
 
 // run keeps the listener connected until it is closed or the server says no.

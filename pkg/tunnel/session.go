@@ -20,6 +20,7 @@ type session struct {
 	mux      mux.Session
 	control  mux.Stream
 	kind     transport.Kind
+	rawShut  bool // raw was tried before it, and something on the way does not let it pass
 	name     string
 	url      string
 	draining chan struct{} // closed when the server said drain

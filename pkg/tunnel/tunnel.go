@@ -108,6 +108,9 @@ type Event struct {
 	// Transport is what the connection runs on, where the event is Ready or
 	// Reconnected.
 	Transport Transport
+	// RawShut says that Raw was tried before, and that something on the way does not
+	// let it pass: the next process may as well try WebSocket first.
+	RawShut bool
 }
 
 // ErrUnreachable says that the first attempt did not get through to the server;

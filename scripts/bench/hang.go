@@ -56,8 +56,10 @@ func (r *run) hang(row row, s *site, v variant) error {
 	})
 	r.sleep(300 * time.Millisecond) // for buffers of the last ones
 	serverFull, clientFull := t.memory()
-	if _, ask := http.Post("http://"+r.app+"/release", "", nil); ask != nil {
+	if res, ask := http.Post("http://"+r.app+"/release", "", nil); ask != nil {
 		err = errors.Join(err, ask)
+	} else {
+		res.Body.Close()
 	}
 	if err != nil {
 		return err

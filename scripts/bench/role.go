@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// playRole is a child process: "app LISTEN", "relay LISTEN TARGET", "proxy LISTEN TARGET", "path LISTEN
-// TARGET ROUNDTRIP BYTES-A-SECOND" or "idle SERVER COUNT". It ends when its standard input does.
+// playRole is a child process: "app LISTEN", "relay LISTEN TARGET", "proxy LISTEN TARGET",
+// "plain-proxy LISTEN TARGET", "path LISTEN TARGET ROUNDTRIP BYTES-A-SECOND" or "idle SERVER COUNT". It ends when its standard input does.
 func playRole(args []string) error {
 	go exitWithParent()
 	if len(args) < 2 {
