@@ -21,7 +21,7 @@ func TestIdleSession(t *testing.T) {
 		c := n.connect("", "", "")
 		c.must(c.bind(fmt.Sprintf("idle-%d", i)))
 	}
-	const client = 1 // reads the connection; the test itself reads the messages
+	const client = 1                                     // reads the connection; the test itself reads the messages
 	most := before + sessions*(each+client) + sessions/4 // those that are just ending
 	waitFor(t, func() bool { return runtime.NumGoroutine() <= most })
 }
