@@ -32,10 +32,10 @@ type life struct {
 
 	mu     sync.Mutex // guards the following
 	timer  *time.Timer
-	pinged time.Duration // when the last ping was sent, since start
-	id     uint32        // of the ping that was sent last
-	own    uint32        // of the last one that nobody waits for
-	asked  map[uint32]asked
+	pinged time.Duration    // when the last ping was sent, since start
+	id     uint32           // of the ping that was sent last
+	own    uint32           // of the last one that nobody waits for
+	asked  map[uint32]asked // nil: none, as it is most of the time
 	trips  [2]time.Duration // the shortest of this period and of the one before
 	period time.Duration    // when the next one begins, since start
 	over   bool
@@ -49,7 +49,6 @@ type asked struct {
 
 func (l *life) begin(c Config) {
 	l.start = time.Now()
-	l.asked = make(map[uint32]asked)
 	l.deadAfter = c.DeadAfter
 	l.period = forgetTrip
 	l.ask(nil)
@@ -109,6 +108,9 @@ func (l *life) ask(answer chan<- time.Duration) (id uint32) {
 		delete(l.asked, l.own) // or those that are never answered would pile up
 		l.own = id
 	}
+	if l.asked == nil {
+		l.asked = make(map[uint32]asked)
+	}
 	l.asked[id] = asked{time.Now(), answer}
 	l.mu.Unlock()
 	l.session.out.put(header{kind: typePing, flags: flagSYN, length: id})
@@ -123,7 +125,9 @@ func (l *life) answered(id uint32) {
 	if !ok {
 		return
 	}
-	delete(l.asked, id)
+	if delete(l.asked, id); len(l.asked) == 0 {
+		l.asked = nil
+	}
 	trip := time.Since(p.at)
 	l.measured(trip)
 	if p.answer != nil {

@@ -10,7 +10,7 @@ import (
 
 const (
 	// idleRead is the size of the read buffer that an idle session keeps.
-	idleRead = 1 << 10
+	idleRead = 512
 	// busyRead is its size while more than that arrives at once.
 	busyRead = 64 << 10
 	// calm is after how many reads that idleRead had sufficed for the large buffer

@@ -18,7 +18,7 @@ const (
 	// slack is how long either end may wait for its turn on a busy machine. A window
 	// lasts as long at least, up to maxSlack.
 	slack    = 5 * time.Millisecond
-	maxSlack = 768 << 10
+	maxSlack = 512 << 10
 	// pauseTime is how long a window takes to be read at least where the sender or the
 	// reader has paused.
 	pauseTime = 20 * time.Millisecond
