@@ -18,7 +18,10 @@ const (
 	// slack is how long either end may wait for its turn on a busy machine. A window
 	// lasts as long at least, up to maxSlack.
 	slack    = 5 * time.Millisecond
-	maxSlack = 512 << 10
+	maxSlack = 2 << 20
+	// maxSlacks is how much all windows of a session may have grown for that, so that
+	// readers which stall after they kept up hold little.
+	maxSlacks = 3 << 20
 	// pauseTime is how long a window takes to be read at least where the sender or the
 	// reader has paused.
 	pauseTime = 20 * time.Millisecond
@@ -106,7 +109,7 @@ func (w *window) measure(now time.Time) {
 	rate := float64(w.taken) / float64(passed)
 	flow, last, before := int(rate*float64(trip)), w.flow, w.before
 	w.since, w.taken, w.flow, w.before = now, 0, flow, w.size
-	size := max(flow*6/5, min(int(rate*float64(slack)), maxSlack))
+	size := max(flow*6/5, w.slack(rate))
 	paused := passed > max(4*trip, pauseTime)
 	switch {
 	case paused:
@@ -119,6 +122,12 @@ func (w *window) measure(now time.Time) {
 	}
 	w.starting = paused
 	w.resize(size)
+}
+
+// slack is the size that lasts for slack at rate, in bytes a nanosecond.
+func (w *window) slack(rate float64) int {
+	left := maxSlacks - int(w.budget.used.Load())
+	return min(int(rate*float64(slack)), maxSlack, w.size+max(left, 0))
 }
 
 func (w *window) resize(size int) {
