@@ -13,9 +13,9 @@
 //
 // What a session keeps in memory is bounded: per stream, what the peer was
 // granted and nobody has read, 256 KiB and at most 16 MiB where its reader keeps
-// up; 64 MiB beyond that for all streams; 192 KiB of answers that wait to be sent, and 24 bytes
-// for each stream that ends meanwhile; and
-// while there is traffic, two buffers of 64 KiB to write and one to read.
+// up; 64 MiB beyond that for all streams; 192 KiB of answers that wait to be
+// sent, and 24 bytes for each stream that ends meanwhile; and while there is
+// traffic, two buffers of 64 KiB to write and one to read.
 package mux
 
 import (
