@@ -41,7 +41,7 @@ func (r *run) hang(row row, s *site, v variant) error {
 	for range requests {
 		go func() { answers <- hanging(t) }()
 	}
-	err = s.until(2*patience, 10*time.Millisecond, func() error {
+	err = s.Until(2*patience, 10*time.Millisecond, func() error {
 		select {
 		case err := <-answers: // none is due yet
 			answers <- err
@@ -54,7 +54,7 @@ func (r *run) hang(row row, s *site, v variant) error {
 		}
 		return err
 	})
-	r.sleep(300 * time.Millisecond) // for buffers of the last ones
+	r.home.Sleep(300 * time.Millisecond) // for buffers of the last ones
 	serverFull, clientFull := t.memory()
 	if res, ask := http.Post("http://"+r.app+"/release", "", nil); ask != nil {
 		err = errors.Join(err, ask)
@@ -113,7 +113,7 @@ func (r *run) stalled(row row, s *site, v variant) error {
 		}
 		defer b.close()
 	}
-	r.sleep(pick(r, time.Second, 4*time.Second))
+	r.home.Sleep(pick(r, time.Second, 4*time.Second))
 	serverNow, clientNow := t.memory()
 	r.store.add(row.name, "", v.name, serverGrowth, serverNow-server)
 	r.store.add(row.name, "", v.name, clientGrowth, clientNow-client)

@@ -42,30 +42,30 @@ func (r *run) idle(row row, s *site) error {
 		if err := r.idleTunnels(row, s, n); err != nil {
 			return &caseError{tunnelCount(n), err}
 		}
-		s.clear()
+		s.Clear()
 	}
 	return nil
 }
 
 // idleTunnels measures a server of its own with n tunnels.
 func (r *run) idleTunnels(row row, s *site, n int) error {
-	at, err := s.freePort()
+	at, err := s.FreePort()
 	if err != nil {
 		return err
 	}
-	server, err := s.start(s.ours("tunnel-server", "serve", "--listen", at, "--max-sessions", strconv.Itoa(2*n)))
+	server, err := s.Start(s.ours("tunnel-server", "serve", "--listen", at, "--max-sessions", strconv.Itoa(2*n)))
 	if err != nil {
 		return err
 	}
-	if err := s.listening(at); err != nil {
+	if err := s.Listening(at); err != nil {
 		return err
 	}
-	rss, descriptors := server.rss(), server.descriptors()
-	clients, err := s.start(s.role("idle", "http://"+at, strconv.Itoa(n)))
+	rss, descriptors := server.RSS(), server.Descriptors()
+	clients, err := s.Start(s.role("idle", "http://"+at, strconv.Itoa(n)))
 	if err != nil {
 		return err
 	}
-	if err := s.until(2*time.Minute, 20*time.Millisecond, func() error { return clients.printed(ready) }); err != nil {
+	if err := s.Until(2*time.Minute, 20*time.Millisecond, func() error { return clients.Printed(ready) }); err != nil {
 		return err
 	}
 	for _, i := range []int{0, n / 2, n - 1} {
@@ -74,16 +74,16 @@ func (r *run) idleTunnels(row row, s *site, n int) error {
 			return fmt.Errorf("tunnel %d: %w", i, err)
 		}
 	}
-	r.sleep(pick(r, time.Second, 5*time.Second)) // until starting up is over
-	serverCPU, clientCPU, start := server.cpu(), clients.cpu(), time.Now()
-	r.sleep(pick(r, 2*time.Second, 10*time.Second))
+	r.home.Sleep(pick(r, time.Second, 5*time.Second)) // until starting up is over
+	serverCPU, clientCPU, start := server.CPU(), clients.CPU(), time.Now()
+	r.home.Sleep(pick(r, 2*time.Second, 10*time.Second))
 	seconds := time.Since(start).Seconds()
 	add := func(metric string, value float64) { r.store.add(row.name, tunnelCount(n), ours, metric, value) }
-	add(idleServerCPU, milli(server.cpu()-serverCPU)/seconds)
-	add(idleClientCPU, milli(clients.cpu()-clientCPU)/seconds)
-	add(idleRSS, (server.rss()-rss)/float64(n)/1e3)
-	add(idleDescriptors, (server.descriptors()-descriptors)/float64(n))
-	add(idleClientRSS, clients.rss()/float64(n)/1e3)
+	add(idleServerCPU, milli(server.CPU()-serverCPU)/seconds)
+	add(idleClientCPU, milli(clients.CPU()-clientCPU)/seconds)
+	add(idleRSS, (server.RSS()-rss)/float64(n)/1e3)
+	add(idleDescriptors, (server.Descriptors()-descriptors)/float64(n))
+	add(idleClientRSS, clients.RSS()/float64(n)/1e3)
 	return nil
 }
 

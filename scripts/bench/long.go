@@ -58,7 +58,7 @@ func (r *run) path(row row, s *site, v variant) error {
 			return fmt.Errorf("%s: %w", c.metric, err)
 		}
 		r.store.add(row.name, "", v.name, c.metric, rate/1e6)
-		s.clear()
+		s.Clear()
 	}
 	t, err := s.open(v, s.path(narrowRate))
 	if err != nil {
@@ -70,14 +70,14 @@ func (r *run) path(row row, s *site, v variant) error {
 // path gives a function that starts a long path of that rate to an address.
 func (s *site) path(rate int) func(to string) (string, error) {
 	return func(to string) (string, error) {
-		at, err := s.freePort()
+		at, err := s.FreePort()
 		if err != nil {
 			return "", err
 		}
-		if _, err := s.start(s.role("path", at, to, roundTrip.String(), strconv.Itoa(rate))); err != nil {
+		if _, err := s.Start(s.role("path", at, to, roundTrip.String(), strconv.Itoa(rate))); err != nil {
 			return "", err
 		}
-		return at, s.listening(at)
+		return at, s.Listening(at)
 	}
 }
 
@@ -96,11 +96,11 @@ func (r *run) throughput(t *tunnel, conns int, upload bool) (float64, error) {
 		}
 		return sum, nil
 	}
-	r.sleep(pick(r, 500*time.Millisecond, 1500*time.Millisecond))
+	r.home.Sleep(pick(r, 500*time.Millisecond, 1500*time.Millisecond))
 	before, err := arrived()
 	start := time.Now()
 	if err == nil {
-		r.sleep(pick(r, 600*time.Millisecond, 4*time.Second))
+		r.home.Sleep(pick(r, 600*time.Millisecond, 4*time.Second))
 	}
 	after, err2 := arrived()
 	elapsed := time.Since(start)
@@ -170,7 +170,7 @@ func (r *run) beside(row row, v variant, t *tunnel) error {
 	if err != nil {
 		return err
 	}
-	r.sleep(pick(r, 700*time.Millisecond, 1500*time.Millisecond))
+	r.home.Sleep(pick(r, 700*time.Millisecond, 1500*time.Millisecond))
 	var marks []int64
 	got, err := small(pick(r, 1500*time.Millisecond, 6*time.Second), func() { marks = append(marks, ts[0].moved.Load()) })
 	if failed := stop(); failed != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // peers are the programs of others that are measured where they are on PATH, each with the least
@@ -27,7 +29,7 @@ func peers() []variant {
 // planFRP plans frps and frpc with one proxy.
 func planFRP(kind string) func(*site, string) (*plan, error) {
 	return func(s *site, app string) (*plan, error) {
-		at, err := s.freePorts(2)
+		at, err := s.FreePorts(2)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +47,7 @@ func planFRP(kind string) func(*site, string) (*plan, error) {
 			return nil, err
 		}
 		p.server = program("frps", "-c", file)
-		p.client = func(control string) command {
+		p.client = func(control string) rig.Command {
 			text := fmt.Sprintf("serverAddr = \"127.0.0.1\"\nserverPort = %s\n[[proxies]]\nname = \"bench\"\n"+
 				"type = %q\nlocalIP = \"127.0.0.1\"\nlocalPort = %s\n%s\n", port(control), kind, port(app), route)
 			file, err := s.file("frpc.*.toml", text)
@@ -59,21 +61,21 @@ func planFRP(kind string) func(*site, string) (*plan, error) {
 }
 
 func planChisel(s *site, app string) (*plan, error) {
-	at, err := s.freePorts(2)
+	at, err := s.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
 	return &plan{
 		visit: at[1], host: at[1], control: at[0],
 		server: program("chisel", "server", "--host", "127.0.0.1", "--port", port(at[0]), "--reverse"),
-		client: func(control string) command {
+		client: func(control string) rig.Command {
 			return program("chisel", "client", "http://"+control, "R:"+at[1]+":"+app)
 		},
 	}, nil
 }
 
 func planPiko(s *site, app string) (*plan, error) {
-	at, err := s.freePorts(5)
+	at, err := s.FreePorts(5)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +83,7 @@ func planPiko(s *site, app string) (*plan, error) {
 		visit: at[0], host: "bench.localhost", control: at[1],
 		server: program("piko", "server", "--proxy.bind-addr", at[0], "--upstream.bind-addr", at[1],
 			"--admin.bind-addr", at[2], "--cluster.gossip.bind-addr", at[3]),
-		client: func(control string) command {
+		client: func(control string) rig.Command {
 			return program("piko", "agent", "http", "bench", app,
 				"--connect.url", "http://"+control, "--server.bind-addr", at[4])
 		},
@@ -89,7 +91,7 @@ func planPiko(s *site, app string) (*plan, error) {
 }
 
 func planSish(s *site, app string) (*plan, error) {
-	at, err := s.freePorts(2)
+	at, err := s.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,7 @@ func planSish(s *site, app string) (*plan, error) {
 			"--authentication=false", "--bind-random-subdomains=false", "--verify-dns=false",
 			"--redirect-root=false", "--load-templates=false",
 			"--private-keys-directory", keys, "--authentication-keys-directory", keys),
-		client: func(control string) command {
+		client: func(control string) rig.Command {
 			return program("ssh", "-F", "/dev/null", "-N", "-T", "-p", port(control),
 				"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
 				"-o", "ExitOnForwardFailure=yes", "-o", "IdentityFile=none", "-o", "IdentityAgent=none",

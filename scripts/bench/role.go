@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // playRole is a child process: "app LISTEN", "relay LISTEN TARGET", "proxy LISTEN TARGET",
@@ -123,11 +125,11 @@ func servePath(args []string) error {
 	if err != nil {
 		return err
 	}
-	p := newPath(args[1], roundTrip/2, rate)
-	defer p.close()
-	l, err := p.listen(args[0])
+	p := rig.NewPath(args[1], roundTrip/2, rate)
+	defer p.Close()
+	l, err := p.Listen(args[0])
 	if err != nil {
 		return err
 	}
-	return p.serve(l)
+	return p.Serve(l)
 }

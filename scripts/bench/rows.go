@@ -60,11 +60,11 @@ func (r *run) each(row row, rounds int, fits func(variant) bool, measure func(*s
 			}
 			fmt.Fprintf(os.Stderr, "bench: %4.0f s  %s, round %d of %d: %s\n",
 				time.Since(start).Seconds(), row.name, round+1, rounds, v.name)
-			s := &site{lab: r.lab}
-			stop := context.AfterFunc(r.ctx, s.clear) // ends what the measurement waits for
+			s := r.newSite()
+			stop := context.AfterFunc(r.ctx, s.Clear) // ends what the measurement waits for
 			err := measure(s, v)
 			stop()
-			s.clear()
+			s.Clear()
 			if err != nil && r.ctx.Err() == nil {
 				failed[v.name] = true
 				var c *caseError

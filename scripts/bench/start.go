@@ -63,7 +63,7 @@ func (r *run) recovery(row row, s *site, v variant) error {
 	if err != nil {
 		return err
 	}
-	t.client.kill()
+	t.client.Kill()
 	start := time.Now()
 	err = t.startClient()
 	if err == nil {
@@ -74,7 +74,7 @@ func (r *run) recovery(row row, s *site, v variant) error {
 	}
 	r.store.add(row.name, clientKilled, v.name, back, milli(time.Since(start)))
 
-	t.server.kill()
+	t.server.Kill()
 	err = t.startServer()
 	start = time.Now()
 	if err == nil {

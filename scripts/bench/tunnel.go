@@ -3,13 +3,15 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // A tunnel is a variant that runs: visitors reach the app through it.
 type tunnel struct {
 	*plan
 	site           *site
-	server, client *proc // nil where the variant has none
+	server, client *rig.Proc // nil where the variant has none
 }
 
 // open starts v and waits until a visitor gets the app's answer through it. via, if not nil, starts a
@@ -41,17 +43,17 @@ func (s *site) open(v variant, via func(to string) (string, error)) (*tunnel, er
 
 // startServer starts the server and returns when it takes connections.
 func (t *tunnel) startServer() error {
-	if t.plan.server.path == "" {
+	if t.plan.server.Path == "" {
 		return nil
 	}
 	var err error
-	if t.server, err = t.site.start(t.plan.server); err != nil {
+	if t.server, err = t.site.Start(t.plan.server); err != nil {
 		return err
 	}
 	if t.control == "" {
-		return t.site.listening(t.visit)
+		return t.site.Listening(t.visit)
 	}
-	return t.site.listening(t.control)
+	return t.site.Listening(t.control)
 }
 
 // startClient starts the client and does not wait for it.
@@ -60,7 +62,7 @@ func (t *tunnel) startClient() error {
 		return nil
 	}
 	var err error
-	t.client, err = t.site.start(t.plan.client(t.control))
+	t.client, err = t.site.Start(t.plan.client(t.control))
 	return err
 }
 
@@ -68,7 +70,7 @@ func (t *tunnel) startClient() error {
 // that a server keeps waiting is given up after a while.
 func (t *tunnel) answers(pause, limit time.Duration) error {
 	const question = time.Second
-	return t.site.until(limit, pause, func() error {
+	return t.site.Until(limit, pause, func() error {
 		v, err := dialVisitor(t.visit, t.host, time.Now().Add(question))
 		if err != nil {
 			return err
@@ -81,9 +83,9 @@ func (t *tunnel) answers(pause, limit time.Duration) error {
 // cpu is the CPU time of the tunnel's processes so far.
 func (t *tunnel) cpu() time.Duration {
 	var sum time.Duration
-	for _, p := range []*proc{t.server, t.client} {
+	for _, p := range []*rig.Proc{t.server, t.client} {
 		if p != nil {
-			sum += p.cpu()
+			sum += p.CPU()
 		}
 	}
 	return sum
@@ -92,13 +94,13 @@ func (t *tunnel) cpu() time.Duration {
 // memory is the resident memory of server and client in megabytes of a million bytes.
 func (t *tunnel) memory() (server, client float64) {
 	const mb = 1e6
-	return t.server.rss() / mb, t.client.rss() / mb
+	return t.server.RSS() / mb, t.client.RSS() / mb
 }
 
 // check fails where a process of the tunnel has ended.
 func (t *tunnel) check() error {
-	if p := t.site.dead(); p != nil {
-		return fmt.Errorf("%s exited: %s", p.name, p.lastWords())
+	if p := t.site.Dead(); p != nil {
+		return fmt.Errorf("%s exited: %s", p.Name, p.LastWords())
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"os/exec"
 	"slices"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // The names of variants that rows and targets speak of.
@@ -32,8 +34,8 @@ type variant struct {
 type plan struct {
 	visit, host string // HOST:PORT that visitors connect to, and the host that they ask for
 	control     string // HOST:PORT that the client connects to; "" where nothing waits for a client
-	server      command
-	client      func(control string) command // nil: there is none
+	server      rig.Command
+	client      func(control string) rig.Command // nil: there is none
 }
 
 // variants are all that can be measured, the yardsticks first.
@@ -79,12 +81,12 @@ func missing(program string) bool {
 }
 
 // program is a command found on PATH.
-func program(name string, args ...string) command {
+func program(name string, args ...string) rig.Command {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		path = name // starting it says what is wrong
 	}
-	return command{path: path, args: args}
+	return rig.Command{Path: path, Args: args}
 }
 
 func planDirect(_ *site, app string) (*plan, error) {
@@ -94,7 +96,7 @@ func planDirect(_ *site, app string) (*plan, error) {
 // hops plans n processes of a role in a row. Two stand where a tunnel's server and client stand.
 func hops(role string, n int) func(*site, string) (*plan, error) {
 	return func(s *site, app string) (*plan, error) {
-		at, err := s.freePorts(n)
+		at, err := s.FreePorts(n)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +106,7 @@ func hops(role string, n int) func(*site, string) (*plan, error) {
 			return p, nil
 		}
 		p.server = s.role(role, at[0], at[1])
-		p.client = func(string) command { return s.role(role, at[1], app) }
+		p.client = func(string) rig.Command { return s.role(role, at[1], app) }
 		return p, nil
 	}
 }
@@ -112,14 +114,14 @@ func hops(role string, n int) func(*site, string) (*plan, error) {
 // planOurs plans tunnel-server, and tunnel-client with more flags.
 func planOurs(flags ...string) func(*site, string) (*plan, error) {
 	return func(s *site, app string) (*plan, error) {
-		at, err := s.freePort()
+		at, err := s.FreePort()
 		if err != nil {
 			return nil, err
 		}
 		return &plan{
 			visit: at, host: "bench.localhost", control: at,
 			server: s.ours("tunnel-server", "serve", "--listen", at),
-			client: func(control string) command {
+			client: func(control string) rig.Command {
 				args := append([]string{"http", app, "--name", "bench", "--server", "http://" + control}, flags...)
 				return s.ours("tunnel-client", args...)
 			},
@@ -128,6 +130,6 @@ func planOurs(flags ...string) func(*site, string) (*plan, error) {
 }
 
 // ours is one of the two commands that are measured.
-func (l *lab) ours(name string, args ...string) command {
-	return command{path: l.bin + "/" + name, args: args}
+func (l *lab) ours(name string, args ...string) rig.Command {
+	return rig.Command{Path: l.bin + "/" + name, Args: args}
 }

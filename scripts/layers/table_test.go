@@ -17,6 +17,8 @@ func TestObjection(t *testing.T) {
 		{"internal/forward", "internal/proxy", ""},
 		{"e2e", "internal/server", ""},
 		{"e2e/parts", "e2e", ""},
+		{"scripts/soak", "internal/rig", ""},
+		{"scripts/chaos", "pkg/tunnel", ""},
 		{"examples/sdk", "pkg/tunnel", ""},
 
 		{"internal/edge", "internal/server", "imports go down"},
@@ -36,6 +38,8 @@ func TestObjection(t *testing.T) {
 		{"examples/sdk", "internal/forward", "only what others may import"},
 		{"cmd/tunnel-client", "examples/demo", "nothing imports"},
 		{"internal/edge", "e2e", "nothing imports"},
+		{"internal/edge", "internal/rig", "nothing imports"},
+		{"scripts/chaos", "internal/edge", "only what others may import"},
 	}
 	for _, tt := range tests {
 		got := table.objection(tt.from, tt.to)

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"sync"
@@ -18,6 +18,8 @@ type link struct {
 	change *sync.Cond // for all that follows, which mu guards
 	turns  []*flow    // with waiting chunks, the next one first
 	closed bool
+	silent bool // nobody gets a turn
+	cut    *cut // what is to happen to a flow
 	ended  chan struct{}
 }
 
@@ -30,6 +32,7 @@ type flow struct {
 	closing    bool     // no more will come
 	clean      bool     // because that was the end
 	gone       bool     // the receiver broke off
+	cut        *cut     // what happened to it; not guarded, its sender's
 }
 
 // A chunk is some bytes on their way.
@@ -133,7 +136,7 @@ func (l *link) schedule() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.closed {
-		if len(l.turns) == 0 {
+		if len(l.turns) == 0 || l.silent {
 			l.change.Wait()
 			continue
 		}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -9,21 +9,21 @@ import (
 )
 
 // testPath is a path to a listener, and a connection through it with both its ends.
-func testPath(t *testing.T) (visitor, app *net.TCPConn) {
+func testPath(t *testing.T) (p *Path, visitor, app *net.TCPConn) {
 	t.Helper()
 	target, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { target.Close() })
-	p := newPath(target.Addr().String(), time.Millisecond, 100_000_000)
-	t.Cleanup(p.close)
-	l, err := p.listen("127.0.0.1:0")
+	p = NewPath(target.Addr().String(), time.Millisecond, 100_000_000)
+	t.Cleanup(p.Close)
+	l, err := p.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go p.serve(l)
+	go p.Serve(l)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -34,15 +34,15 @@ func testPath(t *testing.T) (visitor, app *net.TCPConn) {
 	}
 	for _, conn := range []net.Conn{c, d} {
 		t.Cleanup(func() { conn.Close() })
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return c.(*net.TCPConn), d.(*net.TCPConn)
+	return p, c.(*net.TCPConn), d.(*net.TCPConn)
 }
 
 func TestPathCarriesBothWays(t *testing.T) {
-	visitor, app := testPath(t)
+	_, visitor, app := testPath(t)
 	sent := make([]byte, 1<<20)
 	for i := range sent {
 		sent[i] = byte(i * i >> 8)
@@ -66,7 +66,7 @@ func TestPathCarriesBothWays(t *testing.T) {
 }
 
 func TestPathPassesAResetOn(t *testing.T) {
-	visitor, app := testPath(t)
+	_, visitor, app := testPath(t)
 	if err := visitor.SetLinger(0); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// A command is a program to start. Environment variables TUNNEL_… do not reach it.
-type command struct {
-	path string
-	args []string
+// A Command is a program to start. Environment variables TUNNEL_… do not reach it.
+type Command struct {
+	Path string
+	Args []string
 }
 
-// A proc is a program that runs, or has run.
-type proc struct {
-	name   string
+// A Proc is a program that runs, or has run.
+type Proc struct {
+	Name   string // of the program
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	log    string        // file with all it prints
@@ -29,14 +29,14 @@ type proc struct {
 	killed atomic.Bool   // by us
 }
 
-func startProc(dir string, c command) (*proc, error) {
-	name := filepath.Base(c.path)
+func startProc(dir string, c Command) (*Proc, error) {
+	name := filepath.Base(c.Path)
 	log, err := os.CreateTemp(dir, name+".*.log")
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p := &proc{name: name, cmd: exec.Command(c.path, c.args...), log: log.Name(), done: make(chan struct{})}
+	p := &Proc{Name: name, cmd: exec.Command(c.Path, c.Args...), log: log.Name(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = log, log, dir
 	p.cmd.SysProcAttr = dieWithParent()
 	for _, v := range os.Environ() {
@@ -55,20 +55,33 @@ func startProc(dir string, c command) (*proc, error) {
 	return p, nil
 }
 
-func (p *proc) wait() {
+func (p *Proc) wait() {
 	defer close(p.done)
 	_ = p.cmd.Wait() // how it ended is in its log
 }
 
-// kill ends p at once, as kill -9 does, and returns when it is gone.
-func (p *proc) kill() {
+// Kill ends p at once, as kill -9 does, and returns when it is gone.
+func (p *Proc) Kill() {
 	p.killed.Store(true)
 	_ = p.cmd.Process.Kill() // it may be gone already
 	<-p.done
 	p.stdin.Close()
 }
 
-func (p *proc) exited() bool {
+// Signal sends s to p: SIGSTOP and SIGCONT freeze and thaw it, SIGTERM lets it end.
+func (p *Proc) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// End marks that p is meant to end by itself, as after a signal.
+func (p *Proc) End() { p.killed.Store(true) }
+
+// Done is closed when p has ended.
+func (p *Proc) Done() <-chan struct{} { return p.done }
+
+// ExitCode is p's, once it has ended; -1 where a signal ended it.
+func (p *Proc) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
+// Exited reports whether p has ended.
+func (p *Proc) Exited() bool {
 	select {
 	case <-p.done:
 		return true
@@ -77,25 +90,31 @@ func (p *proc) exited() bool {
 	}
 }
 
-// printed fails until p has printed words.
-func (p *proc) printed(words string) error {
+// Printed fails until p has printed words.
+func (p *Proc) Printed(words string) error {
 	text, err := os.ReadFile(p.log)
 	if err == nil && !bytes.Contains(text, []byte(words)) {
-		err = fmt.Errorf("%s has not said %q", p.name, words)
+		err = fmt.Errorf("%s has not said %q", p.Name, words)
 	}
 	return err
 }
 
-// lastWords is the last line that p printed, or the start of it.
-func (p *proc) lastWords() string {
+// Log is all that p has printed so far.
+func (p *Proc) Log() string {
+	text, _ := os.ReadFile(p.log)
+	return string(text)
+}
+
+// LastWords is the last line that p printed, or the start of it.
+func (p *Proc) LastWords() string {
 	text, _ := os.ReadFile(p.log)
 	text = bytes.TrimSpace(text)
 	line := text[bytes.LastIndexByte(text, '\n')+1:]
 	return strings.TrimSpace(string(line[:min(len(line), 160)]))
 }
 
-// cpu is the user and system time that p has used.
-func (p *proc) cpu() time.Duration {
+// CPU is the user and system time that p has used.
+func (p *Proc) CPU() time.Duration {
 	text, err := p.read("stat")
 	if err != nil {
 		return 0
@@ -115,13 +134,19 @@ func cpuOf(stat string) time.Duration {
 	return time.Duration(user+system) * tick
 }
 
-// rss is p's resident memory in bytes.
-func (p *proc) rss() float64 {
+// PeakRSS is the largest that RSS has been.
+func (p *Proc) PeakRSS() float64 { return p.memory("VmHWM:") }
+
+// RSS is p's resident memory in bytes.
+func (p *Proc) RSS() float64 { return p.memory("VmRSS:") }
+
+// memory reads a line of /proc/PID/status, see proc_pid_status(5).
+func (p *Proc) memory(line string) float64 {
 	text, err := p.read("status")
 	if err != nil {
 		return 0
 	}
-	_, after, _ := strings.Cut(text, "VmRSS:")
+	_, after, _ := strings.Cut(text, line)
 	fields := strings.Fields(after)
 	if len(fields) == 0 {
 		return 0
@@ -130,13 +155,13 @@ func (p *proc) rss() float64 {
 	return kib * 1024
 }
 
-// descriptors is the number of files that p has open.
-func (p *proc) descriptors() float64 {
+// Descriptors is the number of files that p has open.
+func (p *Proc) Descriptors() float64 {
 	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
 	return float64(len(entries))
 }
 
-func (p *proc) read(file string) (string, error) {
+func (p *Proc) read(file string) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
 	return string(text), err
 }

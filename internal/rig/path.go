@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -14,41 +14,58 @@ const (
 	queueMin  = 32 << 10 // bytes of a connection that may wait for their turn
 )
 
-// A path is a long way to target: a relay that delivers each byte one way's delay after it left, and
+// A Path is a long way to target: a relay that delivers each byte one way's delay after it left, and
 // lets rate bytes a second through in each direction, shared by all its connections.
 //
 // It behaves as a bottleneck with a queue for each connection: they take turns chunk by chunk, so a
 // connection with little to send does not wait behind one with much. Of each connection it holds what
 // is on the way, delay times rate, and a short queue of about 2 ms; then it stops reading, so that
 // the sender feels the path. Unlike in reality, connecting takes no time, and nothing is lost.
-type path struct {
+type Path struct {
 	target  string
 	sockets int // bytes of their buffers
 	there   *link
 	back    *link
+
+	mu    sync.Mutex
+	pairs map[*pair]struct{} // guarded by mu
 }
 
-// newPath makes a path with a delay for each direction. Call close in the end.
-func newPath(target string, delay time.Duration, rate int) *path {
-	return &path{
-		target: target, sockets: max(socketMin, bytesIn(3*time.Millisecond, rate)),
-		there: newLink(delay, rate), back: newLink(delay, rate),
+// A pair is the two ends of one connection over the path.
+type pair struct{ c, d *net.TCPConn }
+
+// close closes both; with reset, what was cut off does not look complete.
+func (p *pair) close(reset bool) {
+	for _, c := range []*net.TCPConn{p.c, p.d} {
+		if reset {
+			_ = c.SetLinger(0)
+		}
+		c.Close()
 	}
 }
 
-func (p *path) close() {
+// NewPath makes a path with a delay for each direction. Call Close in the end.
+func NewPath(target string, delay time.Duration, rate int) *Path {
+	return &Path{
+		target: target, sockets: max(socketMin, bytesIn(3*time.Millisecond, rate)),
+		there: newLink(delay, rate), back: newLink(delay, rate), pairs: make(map[*pair]struct{}),
+	}
+}
+
+// Close stops the path; what is under way is lost.
+func (p *Path) Close() {
 	p.there.close()
 	p.back.close()
 }
 
-// listen listens at addr, for serve.
-func (p *path) listen(addr string) (net.Listener, error) {
+// Listen listens at addr, for Serve.
+func (p *Path) Listen(addr string) (net.Listener, error) {
 	config := net.ListenConfig{Control: likeEthernet(p.sockets)}
 	return config.Listen(context.Background(), "tcp", addr)
 }
 
-// serve relays what l accepts until l is closed.
-func (p *path) serve(l net.Listener) error {
+// Serve relays what l accepts until l is closed.
+func (p *Path) Serve(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -58,40 +75,62 @@ func (p *path) serve(l net.Listener) error {
 	}
 }
 
-func (p *path) relay(c *net.TCPConn) {
+func (p *Path) relay(c *net.TCPConn) {
 	defer c.Close()
 	dialer := net.Dialer{Control: likeEthernet(p.sockets)}
 	conn, err := dialer.Dial("tcp", p.target)
 	if err != nil {
+		_ = c.SetLinger(0) // as one that is refused
 		return
 	}
-	d := conn.(*net.TCPConn)
-	defer d.Close()
+	one := &pair{c, conn.(*net.TCPConn)}
+	defer one.d.Close()
+	p.note(one, true)
+	defer p.note(one, false)
 	var both sync.WaitGroup
-	both.Go(func() { p.there.carry(d, c) })
-	both.Go(func() { p.back.carry(c, d) })
+	both.Go(func() { p.there.carry(one, one.d, one.c) })
+	both.Go(func() { p.back.carry(one, one.c, one.d) })
 	both.Wait()
+}
+
+func (p *Path) note(one *pair, open bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if open {
+		p.pairs[one] = struct{}{}
+	} else {
+		delete(p.pairs, one)
+	}
 }
 
 // carry takes one direction of a connection over the link and passes its end on. Where the end was an
 // error, both sides are closed.
-func (l *link) carry(dst, src *net.TCPConn) {
+func (l *link) carry(one *pair, dst, src *net.TCPConn) {
 	f := l.join()
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		if l.deliver(f, dst) {
+		switch {
+		case !l.deliver(f, dst):
+			one.close(true)
+		case f.cut == nil || f.cut.how == HalfClose:
 			_ = dst.CloseWrite()
-			return
+		default:
+			one.close(f.cut.how == Reset)
 		}
-		_ = dst.SetLinger(0) // a reset: what was cut off must not look complete
-		dst.Close()
-		src.Close() // ends the reading below
+		if f.cut != nil {
+			close(f.cut.done)
+		}
 	}()
 	buf := make([]byte, chunkSize)
 	for {
 		n, err := src.Read(buf)
+		n = l.allow(f, n)
 		if n > 0 && !l.send(f, append([]byte(nil), buf[:n]...)) {
+			break
+		}
+		if f.cut != nil {
+			l.end(f, true)
 			break
 		}
 		if err != nil {

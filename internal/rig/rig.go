@@ -1,0 +1,4 @@
+// Package rig is what tests and scripts try the tunnel with: programs that are
+// started, stopped and killed ([Site], [Proc]), and links between them that are
+// long, slow, silent or cut ([Path]). Nothing of the product imports it.
+package rig
