@@ -165,3 +165,10 @@ func (p *Proc) read(file string) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
 	return string(text), err
 }
+
+// ExitWithParent ends this process, which a [Site] started, when its standard input ends. It does not
+// return.
+func ExitWithParent() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}

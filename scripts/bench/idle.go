@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	sdk "github.com/revtun/tunnel/pkg/tunnel"
 )
 
@@ -103,7 +104,7 @@ func holdIdle(args []string) error {
 	if err != nil {
 		return err
 	}
-	app := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, hello) })
+	app := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, rig.Hello) })
 	errs := make(chan error)
 	listening := make(chan error)
 	slots := make(chan struct{}, 64) // clients that connect at the same time

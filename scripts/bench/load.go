@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // A load is many visitors with a connection each, that make the small request again and again.
@@ -142,13 +144,13 @@ func (v *visitor) small() error {
 		n += m
 		answer := v.buf[:n]
 		end := bytes.Index(answer, []byte("\r\n\r\n"))
-		if end < 0 || n < end+4+len(hello) {
+		if end < 0 || n < end+4+len(rig.Hello) {
 			if n == len(v.buf) || end >= 0 && !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) {
 				return fmt.Errorf("not the app's answer: %.60q", answer)
 			}
 			continue
 		}
-		if !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) || string(answer[end+4:]) != hello {
+		if !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) || string(answer[end+4:]) != rig.Hello {
 			return fmt.Errorf("not the app's answer: %.60q", answer)
 		}
 		if !v.known {
@@ -159,7 +161,7 @@ func (v *visitor) small() error {
 	}
 }
 
-// checkSmall reads an answer that must be hello, with its length.
+// checkSmall reads an answer that must be [rig.Hello], with its length.
 func checkSmall(r io.Reader) error {
 	resp, err := http.ReadResponse(bufio.NewReader(r), nil)
 	if err != nil {
@@ -173,7 +175,7 @@ func checkSmall(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if string(body) != hello || resp.ContentLength != int64(len(hello)) {
+	if string(body) != rig.Hello || resp.ContentLength != int64(len(rig.Hello)) {
 		return fmt.Errorf("%d bytes %.40q, Content-Length %d", len(body), body, resp.ContentLength)
 	}
 	return nil

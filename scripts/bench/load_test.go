@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 func serveTest(t *testing.T, h http.Handler) string {
@@ -17,7 +19,7 @@ func serveTest(t *testing.T, h http.Handler) string {
 }
 
 func TestLoadCountsAnswers(t *testing.T) {
-	addr := serveTest(t, newApp())
+	addr := serveTest(t, rig.NewPlainApp())
 	marks := 0
 	l := &load{addr: addr, host: addr, conns: 3, measure: 10 * time.Millisecond, mark: func() { marks++ }}
 	got, err := l.run()
@@ -33,10 +35,10 @@ func TestLoadFailsOnWrongAnswers(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"status": func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadGateway)
-			io.WriteString(w, hello)
+			io.WriteString(w, rig.Hello)
 		},
 		"body":       func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "Hello, there!") },
-		"longer":     func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, hello+hello) },
+		"longer":     func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, rig.Hello+rig.Hello) },
 		"large":      func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 10000)) },
 		"redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) },
 		"cut off":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
@@ -56,13 +58,13 @@ func TestVisitorChecksLaterAnswersToo(t *testing.T) {
 		status int
 		body   string
 	}{
-		"status": {http.StatusServiceUnavailable, hello},
+		"status": {http.StatusServiceUnavailable, rig.Hello},
 		"body":   {http.StatusOK, "Hello, there!"},
 	} {
 		answers := 0
 		addr := serveTest(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if answers++; answers == 1 {
-				io.WriteString(w, hello)
+				io.WriteString(w, rig.Hello)
 				return
 			}
 			w.WriteHeader(second.status)
@@ -83,7 +85,7 @@ func TestVisitorChecksLaterAnswersToo(t *testing.T) {
 }
 
 func TestTransfers(t *testing.T) {
-	addr := serveTest(t, newApp())
+	addr := serveTest(t, rig.NewPlainApp())
 	for name, move := range map[string]func(*transfer) error{"down": (*transfer).down, "up": (*transfer).up} {
 		b := &transfer{addr: addr, host: addr, bytes: 1<<20 + 1, limit: patience}
 		if err := b.dial(); err != nil {
@@ -120,7 +122,7 @@ func TestTransfersNoticeWhatIsMissing(t *testing.T) {
 }
 
 func TestAppHangsUntilReleased(t *testing.T) {
-	a := newApp()
+	a := rig.NewPlainApp()
 	addr := serveTest(t, a)
 	answer := make(chan error)
 	go func() { answer <- hanging(&tunnel{plan: &plan{visit: addr, host: addr}}) }()

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -19,7 +18,7 @@ import (
 // playRole is a child process: "app LISTEN", "relay LISTEN TARGET", "proxy LISTEN TARGET",
 // "plain-proxy LISTEN TARGET", "path LISTEN TARGET ROUNDTRIP BYTES-A-SECOND" or "idle SERVER COUNT". It ends when its standard input does.
 func playRole(args []string) error {
-	go exitWithParent()
+	go rig.ExitWithParent()
 	if len(args) < 2 {
 		return errors.New("want a role and its arguments")
 	}
@@ -35,7 +34,7 @@ func playRole(args []string) error {
 	}
 	switch {
 	case args[0] == "app":
-		return http.Serve(l, newApp())
+		return http.Serve(l, rig.NewPlainApp())
 	case args[0] == "relay" && len(args) == 3:
 		return serveRelay(l, args[2])
 	case args[0] == "proxy" && len(args) == 3:
@@ -44,11 +43,6 @@ func playRole(args []string) error {
 		return serveProxy(l, args[2], nil)
 	}
 	return fmt.Errorf("unknown role %q", args)
-}
-
-func exitWithParent() {
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	os.Exit(0)
 }
 
 // serveRelay is the relay hop: bytes are copied as io.Copy does it, which on Linux is splice(2).

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"fmt"
@@ -8,19 +8,22 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-const hello = "Hello, world!" // the small answer: 13 bytes
+// Hello is the small answer of a [PlainApp]: 13 bytes.
+const Hello = "Hello, world!"
 
-// An app is the local app that all tunnels lead to:
+// A PlainApp is a local app that costs little, to measure with; make it with [NewPlainApp]:
 //
-//	GET  /small      answers hello
+//	GET  /small      answers [Hello]
+//	GET  /after/D    answers it after the duration D
 //	GET  /down/N     answers N bytes
 //	POST /up         reads the body and answers its length
-//	GET  /hang       answers hello after the next POST /release
+//	GET  /hang       answers it after the next POST /release
 //	GET  /waiting    answers how many requests hang
 //	GET  /received   answers how many bytes all uploads brought so far
-type app struct {
+type PlainApp struct {
 	block    []byte
 	received atomic.Int64
 	waiting  atomic.Int64
@@ -29,17 +32,21 @@ type app struct {
 	release chan struct{} // guarded by mu; closed by POST /release
 }
 
-func newApp() *app {
-	return &app{block: make([]byte, 64<<10), release: make(chan struct{})}
+// NewPlainApp makes one.
+func NewPlainApp() *PlainApp {
+	return &PlainApp{block: make([]byte, 64<<10), release: make(chan struct{})}
 }
 
-func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers one request.
+func (a *PlainApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
 	switch {
 	case path == "/small":
-		io.WriteString(w, hello)
+		io.WriteString(w, Hello)
 	case strings.HasPrefix(path, "/down/"):
 		a.down(w, path[len("/down/"):])
+	case strings.HasPrefix(path, "/after/"):
+		after(w, r, path[len("/after/"):])
 	case path == "/up":
 		fmt.Fprint(w, a.up(r.Body))
 	case path == "/hang":
@@ -58,7 +65,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (a *app) down(w http.ResponseWriter, length string) {
+func (a *PlainApp) down(w http.ResponseWriter, length string) {
 	n, err := strconv.ParseInt(length, 10, 64)
 	if err != nil {
 		http.Error(w, "no length", http.StatusBadRequest)
@@ -76,7 +83,7 @@ func (a *app) down(w http.ResponseWriter, length string) {
 }
 
 // up reads body to its end, or to where it was cut off, and gives its length.
-func (a *app) up(body io.Reader) int64 {
+func (a *PlainApp) up(body io.Reader) int64 {
 	buf := make([]byte, 64<<10)
 	var sum int64
 	for {
@@ -89,7 +96,7 @@ func (a *app) up(body io.Reader) int64 {
 	}
 }
 
-func (a *app) hang(w http.ResponseWriter, r *http.Request) {
+func (a *PlainApp) hang(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	release := a.release
 	a.mu.Unlock()
@@ -97,7 +104,20 @@ func (a *app) hang(w http.ResponseWriter, r *http.Request) {
 	defer a.waiting.Add(-1)
 	select {
 	case <-release:
-		io.WriteString(w, hello)
+		io.WriteString(w, Hello)
+	case <-r.Context().Done():
+	}
+}
+
+func after(w http.ResponseWriter, r *http.Request, text string) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		http.Error(w, "no duration", http.StatusBadRequest)
+		return
+	}
+	select {
+	case <-time.After(d):
+		io.WriteString(w, Hello)
 	case <-r.Context().Done():
 	}
 }
