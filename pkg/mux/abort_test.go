@@ -1,8 +1,10 @@
 package mux
 
 import (
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -147,47 +149,80 @@ func TestAnyOrder(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			c, s := path{10 * time.Millisecond, 1e6}.conns(t)
-			client, server := sessions(t, c, s, Config{})
-			all := []Session{client, server}
-			var acting sync.WaitGroup
-			for i, one := range all {
-				random := rand.New(rand.NewPCG(seed, uint64(i)))
-				go func() {
-					for {
-						st, err := one.Accept()
-						if err != nil {
-							return
+			anyOrder(t, seed, c, s, func(...*session) { time.Sleep(time.Hour) })
+		})
+	}
+}
+
+// TestAnyOrderTCP is that in real time, with the writes that do not wait.
+func TestAnyOrderTCP(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			c, s := tcpConns(t)
+			anyOrder(t, seed, c, s, func(all ...*session) {
+				eventually(t, "nothing is left", func() bool {
+					for _, s := range all {
+						if s.count() > 0 || len(s.places) > 0 {
+							return false
 						}
-						s := random.Uint64()
-						acting.Go(func() { act(st, s) })
 					}
-				}()
-				opening := rand.New(rand.NewPCG(seed, uint64(i)+2))
-				for range 30 {
-					s := opening.Uint64()
-					acting.Go(func() {
-						st, err := one.Open(t.Context())
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						act(st, s)
-					})
+					return true
+				})
+			})
+		})
+	}
+}
+
+// anyOrder does it over one connection; settle waits until all is over.
+func anyOrder(t *testing.T, seed uint64, c, s net.Conn, settle func(...*session)) {
+	budget := NewBudget(128 << 10 << (seed % 4 * 4)) // the first of which is too small
+	client, server := sessions(t, c, s, Config{Budget: budget})
+	all := []Session{client, server}
+	var accepting, opening, acting sync.WaitGroup
+	for i, one := range all {
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		accepting.Go(func() {
+			for {
+				st, err := one.Accept()
+				if err != nil {
+					return
 				}
-			}
-			time.Sleep(time.Hour)
-			acting.Wait()
-			for _, one := range all {
-				s := one.(*session)
-				checkAccounts(t, s)
-				if err := s.Err(); err != nil {
-					t.Error(err)
-				}
-				if n, used := s.count(), s.budget.used.Load(); n != 0 || len(s.places) != 0 || used != 0 {
-					t.Errorf("seed %d: %d streams, %d places and %d bytes are kept", seed, n, len(s.places), used)
-				}
+				s := random.Uint64()
+				acting.Go(func() { act(st, s) })
 			}
 		})
+		seeds := rand.New(rand.NewPCG(seed, uint64(i)+2))
+		for range 30 {
+			s := seeds.Uint64()
+			opening.Go(func() {
+				st, err := one.Open(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				act(st, s)
+			})
+		}
+	}
+	opening.Wait()
+	settle(client.(*session), server.(*session))
+	for _, one := range all {
+		s := one.(*session)
+		checkAccounts(t, s)
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+		if n, used := s.count(), s.growth.used.Load(); n != 0 || len(s.places) != 0 || used != 0 {
+			t.Errorf("seed %d: %d streams, %d places and %d bytes are kept", seed, n, len(s.places), used)
+		}
+	}
+	client.Close()
+	server.Close()
+	accepting.Wait()
+	acting.Wait()
+	if budget.Used() != 0 || budget.sessions() != 0 {
+		t.Errorf("seed %d: %d bytes of %d sessions are not given back", seed, budget.Used(), budget.sessions())
 	}
 }
 

@@ -29,9 +29,14 @@ func BenchmarkStreamEcho(b *testing.B) {
 }
 
 // BenchmarkStreamWrite is a bulk transfer in writes of 32 KiB.
-func BenchmarkStreamWrite(b *testing.B) {
+func BenchmarkStreamWrite(b *testing.B) { streamWrite(b, nil) }
+
+// BenchmarkBudgetWrite is that, where what arrives is counted.
+func BenchmarkBudgetWrite(b *testing.B) { streamWrite(b, NewBudget(1<<30)) }
+
+func streamWrite(b *testing.B, budget *Budget) {
 	c, s := tcpConns(b)
-	client, server := sessions(b, c, s, Config{})
+	client, server := sessions(b, c, s, Config{Budget: budget})
 	near, far := streams(b, server, client)
 	done := make(chan error, 1)
 	go func() {
@@ -169,10 +174,15 @@ func (r *repeat) Read(b []byte) (n int, err error) {
 }
 
 // BenchmarkReceive is a data frame that arrives, and is read.
-func BenchmarkReceive(b *testing.B) {
+func BenchmarkReceive(b *testing.B) { receive(b, nil) }
+
+// BenchmarkBudgetReceive is that, where what arrives is counted.
+func BenchmarkBudgetReceive(b *testing.B) { receive(b, NewBudget(1<<30)) }
+
+func receive(b *testing.B, budget *Budget) {
 	for _, size := range []int{16, 128, 4 << 10} {
 		b.Run(fmt.Sprint("frames of ", size), func(b *testing.B) {
-			s := newSession(discardConn{closed: make(chan struct{})}, Config{KeepAlive: -1}, 1)
+			s := newSession(discardConn{closed: make(chan struct{})}, Config{KeepAlive: -1, Budget: budget}, 1)
 			defer s.Close()
 			o, err := s.Open(b.Context())
 			if err != nil {

@@ -2,11 +2,14 @@ package mux
 
 import "sync"
 
+// blockSize is the memory that a block takes.
+const blockSize = 8 << 10
+
 // block is a piece of what arrived and was not read yet.
 type block struct {
 	next       *block
 	start, end int
-	data       [8<<10 - 24]byte
+	data       [blockSize - 24]byte
 }
 
 var blocks = sync.Pool{New: func() any { return new(block) }}
@@ -16,14 +19,18 @@ var blocks = sync.Pool{New: func() any { return new(block) }}
 type inbox struct {
 	first, last *block
 	size        int
+	blocks      int32 // share.hold counts them
+	listed      bool  // in share.streams
 }
 
-func (in *inbox) write(b []byte) {
+// write returns how many blocks it took, and read how many it gave back.
+func (in *inbox) write(b []byte) (took int32) {
 	in.size += len(b)
 	for len(b) > 0 {
 		if in.last == nil || in.last.end == len(in.last.data) {
 			bl := blocks.Get().(*block)
 			bl.next, bl.start, bl.end = nil, 0, 0
+			took++
 			if in.last == nil {
 				in.first = bl
 			} else {
@@ -35,9 +42,10 @@ func (in *inbox) write(b []byte) {
 		in.last.end += n
 		b = b[n:]
 	}
+	return took
 }
 
-func (in *inbox) read(b []byte) (n int) {
+func (in *inbox) read(b []byte) (n int, gave int32) {
 	for n < len(b) && in.first != nil {
 		bl := in.first
 		k := copy(b[n:], bl.data[bl.start:bl.end])
@@ -48,18 +56,21 @@ func (in *inbox) read(b []byte) (n int) {
 				in.last = nil
 			}
 			blocks.Put(bl)
+			gave++
 		}
 	}
 	in.size -= n
-	return n
+	return n, gave
 }
 
-// drop throws everything away.
-func (in *inbox) drop() {
+// drop throws everything away. It returns how many blocks it gave back.
+func (in *inbox) drop() (gave int32) {
 	for in.first != nil {
 		bl := in.first
 		in.first = bl.next
 		blocks.Put(bl)
+		gave++
 	}
-	*in = inbox{}
+	in.last, in.size = nil, 0
+	return gave
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -182,5 +183,22 @@ func (l *life) stop() {
 	l.over = true
 	if l.timer != nil {
 		l.timer.Stop() // or it keeps the dead session in memory
+	}
+}
+
+// abandon makes the closing of conn a reset. Where packets are lost in one direction
+// only, a silent peer hears us: it would not get the end that stands behind what was
+// not acknowledged (R8).
+func abandon(conn net.Conn) {
+	for {
+		switch c := conn.(type) {
+		case interface{ SetLinger(seconds int) error }:
+			c.SetLinger(0)
+			return
+		case interface{ NetConn() net.Conn }:
+			conn = c.NetConn()
+		default:
+			return
+		}
 	}
 }

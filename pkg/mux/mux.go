@@ -11,16 +11,27 @@
 // [ErrClosed], never io.EOF); and Close on a stream whose end was not read does
 // not leave the peer's writer blocked.
 //
-// What a session keeps in memory is bounded: per stream, what the peer was
-// granted and nobody has read, 256 KiB and at most 16 MiB where its reader keeps
-// up; 64 MiB beyond that for all streams; 192 KiB of answers that wait to be
-// sent, and 24 bytes for each stream that ends meanwhile; and while there is
-// traffic, two buffers of 64 KiB to write and one to read.
+// What a peer can make this side keep in memory is bounded, whatever it sends
+// (S10):
+//
+//   - per stream, by what it was granted and nobody has read: 256 KiB, and at
+//     most 16 MiB where the reader has kept up;
+//   - per session, by that and 24 MiB for all windows that have grown beyond
+//     256 KiB; by 192 KiB of answers that wait to be sent, and 24 bytes for each
+//     stream that ends meanwhile; and while there is traffic, by two buffers of
+//     64 KiB to write and one to read. A peer has at most Config.MaxStreams
+//     streams open, and as many again, up to 256, that were not accepted yet;
+//   - per process, by a [Budget] for what is unread in all sessions, and 16 KiB
+//     beyond it for each stream.
+//
+// A peer that breaks the protocol, or asks for answers and does not take them,
+// ends its session and no other.
 package mux
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 )
@@ -29,10 +40,13 @@ import (
 // many goroutines.
 type Session interface {
 	// Open opens a stream. It waits while too many opened streams have not been
-	// accepted by the peer. The error is ctx's, or wraps [ErrClosed].
+	// accepted by the peer. The error is ctx's, or wraps [ErrClosed] or
+	// [ErrExhausted].
 	Open(ctx context.Context) (Stream, error)
 	// Accept waits for a stream that the peer opens, until the session ends:
-	// the error wraps [ErrClosed].
+	// the error wraps [ErrClosed]. A stream that was opened or accepted is to be
+	// closed, also after the session's end: what arrived whole can be read until then,
+	// and counts.
 	Accept() (Stream, error)
 	// Ping measures one round trip. The error is ctx's, wraps [ErrClosed], or is
 	// os.ErrDeadlineExceeded where no answer came for a minute.
@@ -64,9 +78,10 @@ type Stream interface {
 	// io.EOF, even where data is still on the way.
 	Reset() error
 	// OnAbort has f called, on a goroutine of its own, when the peer aborts the
-	// stream or the session ends, also where the peer has ended its side before; not
-	// once both sides have ended, nor by Reset. stop takes that back; it reports
-	// whether it did, before f was called.
+	// stream or the session ends, also where the peer has ended its side before, but
+	// not once both sides have ended; and when the stream is reset for Config.Budget,
+	// which takes what is unread then, too. Reset does not call it. stop takes that
+	// back; it reports whether it did, before f was called.
 	OnAbort(f func()) (stop func() bool)
 }
 
@@ -78,6 +93,13 @@ var (
 	ErrSilent = errors.New("peer is silent")
 	// ErrReset says that a stream was aborted, by either end.
 	ErrReset = errors.New("stream reset")
+	// ErrOverBudget says that a stream was aborted on this side because too much
+	// waited to be read, on it and on all others of Config.Budget. It wraps
+	// ErrReset; the peer sees nothing but that.
+	ErrOverBudget = fmt.Errorf("%w: too much of it was unread", ErrReset)
+	// ErrExhausted says that the session has opened as many streams as it may. It
+	// lives on, but another one is needed to open more.
+	ErrExhausted = errors.New("the session may open no more streams")
 )
 
 // Config tunes a session. The zero value is good for both ends.
@@ -96,4 +118,15 @@ type Config struct {
 	// Refused is called, on a goroutine of its own, when the peer first opens a
 	// stream more than MaxStreams. May be nil.
 	Refused func()
+	// MaxOpened is how many streams may be opened on this side in the session's
+	// life; after that, Open returns [ErrExhausted]. Default, and at most: as many as
+	// there are ids, 2,147,483,647.
+	MaxOpened int
+	// Spent is called once, on a goroutine of its own, when seven eighths of
+	// MaxOpened were opened, so that the session can be replaced in time. May be
+	// nil.
+	Spent func()
+	// Budget is what this session and others together may hold of what arrived and
+	// was not read. Nil: each session is bounded on its own only.
+	Budget *Budget
 }

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"errors"
+	"io"
 	"net"
 	"runtime"
 	"slices"
@@ -218,7 +219,11 @@ func (o *outbox) write(b []byte) {
 		o.conn.SetWriteDeadline(now.Add(writeTimeout))
 		o.due = now.Add(writeSlack)
 	}
-	if _, err := o.conn.Write(b); err != nil {
+	n, err := o.conn.Write(b)
+	if n < len(b) && err == nil {
+		err = io.ErrShortWrite // what follows would be taken for something else
+	}
+	if err != nil {
 		o.fail(err)
 	}
 }

@@ -435,6 +435,27 @@ func TestFailedWrite(t *testing.T) {
 	checkBroken(t, st, ErrClosed)
 }
 
+// shortConn takes half of what it is given and says that all is well.
+type shortConn struct{ net.Conn }
+
+func (c shortConn) Write(b []byte) (int, error) { return len(b) / 2, nil }
+
+// TestShortWrite: a connection that breaks the rules of io.Writer ends the session, or
+// the peer would take what comes next for something else.
+func TestShortWrite(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	s := lasting(t, Client, shortConn{a}, Config{})
+	select {
+	case <-s.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on")
+	}
+	if err := s.Err(); !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), io.ErrShortWrite.Error()) {
+		t.Errorf("Err: %v", err)
+	}
+}
+
 // TestWriteTimeoutIsRefreshed: each write of the connection has time, and the
 // deadline is not set for each.
 func TestWriteTimeoutIsRefreshed(t *testing.T) {
@@ -509,7 +530,7 @@ func TestGrantsAdd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c, p := slow(t)
 		st := opens(t, s, c, 1)[0]
-		for _, n := range []uint32{1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 1} {
+		for _, n := range []uint32{1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 1, 1<<31 + 3} {
 			b := frame(typeWindow, 0, 1, 0, "")
 			write(t, p, b[:8]+string(binary.BigEndian.AppendUint32(nil, n)))
 			synctest.Wait()

@@ -22,7 +22,14 @@ const (
 	// maxUnaccepted is how many streams may be open that the peer has not accepted
 	// yet. It is what other implementations allow.
 	maxUnaccepted = 256
+
+	// maxOpened is how many ids there are, but for a client's last.
+	maxOpened = math.MaxInt32
 )
+
+// spentAt is after how many of the streams that may be opened the layer above is
+// told: it has an eighth of them left to replace the session.
+func spentAt(all int) int { return max(all-all/8, 1) }
 
 // Client makes conn a session whose own streams have odd ids. It takes conn
 // over. The error is nil so far.
@@ -42,13 +49,18 @@ func newSession(conn net.Conn, c Config, firstID uint32) *session {
 	if c.MaxStreams == 0 {
 		c.MaxStreams = defaultMaxStreams
 	}
+	if c.MaxOpened <= 0 || c.MaxOpened > maxOpened {
+		c.MaxOpened = maxOpened
+	}
 	s := &session{
 		conn: conn, maxStreams: c.MaxStreams, refused: c.Refused, nextID: firstID,
+		maxOpened: c.MaxOpened, spent: c.Spent,
 		done: make(chan struct{}), places: make(chan struct{}, maxUnaccepted),
 		streams: make(map[uint32]*stream),
 	}
 	s.arrived.L = &s.mu
 	s.out.conn, s.out.direct, s.out.fail = conn, newDirect(conn), s.broken
+	s.share.budget, s.growth.budget = c.Budget, c.Budget
 	s.life.session = s
 	s.life.begin(c)
 	go s.receive()
@@ -59,9 +71,11 @@ func newSession(conn net.Conn, c Config, firstID uint32) *session {
 type session struct {
 	conn       net.Conn
 	maxStreams int
+	maxOpened  int
 	out        outbox
 	life       life
-	budget     budget
+	growth     growth
+	share      share
 	done       chan struct{}
 	places     chan struct{} // holds one for each opened stream that was not accepted
 
@@ -69,6 +83,8 @@ type session struct {
 	err      error      // why it ended
 	cause    error      // why nothing can be sent
 	refused  func()     // nil once it was called
+	spent    func()     // nil once it was called
+	openings int        // streams that were opened here, ever
 	streams  map[uint32]*stream
 	theirs   int    // how many of them the peer opened
 	nextID   uint32 // of the next stream that is opened
@@ -76,18 +92,12 @@ type session struct {
 	arrived  sync.Cond // a stream arrived, or the session ended
 }
 
-var errExhausted = fmt.Errorf("%w: all stream ids were used", ErrClosed)
-
 func (s *session) Open(ctx context.Context) (Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	select {
-	case s.places <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.done:
-		return nil, s.Err()
+	if err := s.takePlace(ctx); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	if err := s.openable(); err != nil {
@@ -95,13 +105,47 @@ func (s *session) Open(ctx context.Context) (Stream, error) {
 		<-s.places
 		return nil, err
 	}
-	st := newStream(s, s.nextID)
-	st.unaccepted.Store(true)
-	s.nextID += 2
-	s.streams[st.id] = st
+	st := s.next()
 	s.mu.Unlock()
 	st.begin()
 	return st, nil
+}
+
+// takePlace waits until the peer has accepted enough of what was opened.
+func (s *session) takePlace(ctx context.Context) error {
+	select {
+	case s.places <- struct{}{}:
+		return nil
+	default:
+	}
+	s.mu.Lock()
+	err := s.openable()
+	s.mu.Unlock()
+	if err != nil {
+		return err // and nothing to wait for
+	}
+	select {
+	case s.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.done:
+		return s.Err()
+	}
+}
+
+// next makes the stream that is opened next. It is called under mu, where openable
+// has nothing to say.
+func (s *session) next() *stream {
+	st := newStream(s, s.nextID)
+	st.unaccepted.Store(true)
+	s.streams[st.id] = st
+	s.nextID += 2 // past the last one it is never used
+	if s.openings++; s.openings >= spentAt(s.maxOpened) && s.spent != nil {
+		go s.spent()
+		s.spent = nil
+	}
+	return st
 }
 
 // openable says why no stream can be opened.
@@ -112,8 +156,8 @@ func (s *session) openable() error {
 	if s.cause != nil {
 		return closedBy(s.cause)
 	}
-	if s.nextID > math.MaxUint32-2 {
-		return errExhausted
+	if s.openings >= s.maxOpened {
+		return ErrExhausted
 	}
 	return nil
 }
@@ -208,7 +252,7 @@ func (s *session) end(cause error) {
 		return
 	}
 	s.err = err
-	streams := s.streams
+	streams, accepted := s.streams, s.accepted
 	s.streams, s.accepted, s.theirs = nil, nil, 0
 	s.arrived.Broadcast()
 	s.mu.Unlock()
@@ -218,6 +262,12 @@ func (s *session) end(cause error) {
 	close(s.done) // first, so that whoever sees a stream broken sees why
 	for _, st := range streams {
 		st.abort(err)
+	}
+	for _, st := range accepted {
+		st.Close() // nobody else will
+	}
+	if errors.Is(cause, ErrSilent) {
+		abandon(s.conn)
 	}
 	s.conn.Close()
 }
@@ -247,7 +297,9 @@ func (s *session) opened(id uint32) (*stream, error) {
 			s.refused = nil
 		}
 		return nil, nil
-	case len(s.accepted) >= maxUnaccepted:
+	case len(s.accepted) >= min(maxUnaccepted, s.maxStreams):
+		// Those that ended before they were accepted have places, too: what arrived on
+		// them is kept.
 		return nil, nil
 	}
 	st := newStream(s, id)

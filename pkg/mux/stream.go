@@ -96,7 +96,7 @@ func (st *stream) Read(b []byte) (int, error) {
 	if !st.closed && !st.over() {
 		credit = st.window.read(n, st.in.size)
 	} else if st.in.size == 0 {
-		st.window.close()
+		st.settle()
 	}
 	st.mu.Unlock()
 	if credit > 0 {
@@ -118,7 +118,9 @@ func (st *stream) read(b []byte) (int, error) {
 		case len(b) == 0 && st.readErr == nil:
 			return 0, nil
 		case st.in.size > 0:
-			return st.in.read(b), nil
+			n, gave := st.in.read(b)
+			st.session.share.hold(st, -gave)
+			return n, nil
 		case st.fin:
 			return 0, io.EOF
 		case st.readErr != nil:
@@ -143,11 +145,18 @@ func (st *stream) expects(n uint32) bool {
 
 // deliver takes what arrived.
 func (st *stream) deliver(b []byte) {
+	if st.keep(b) {
+		st.session.share.budget.shed()
+	}
+}
+
+// keep is deliver under mu. It reports whether shed is called for.
+func (st *stream) keep(b []byte) (over bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.window.arrived(len(b))
 	if st.closed || st.over() {
-		return
+		return false
 	}
 	if st.into != nil {
 		st.got = copy(st.into, b)
@@ -155,8 +164,21 @@ func (st *stream) deliver(b []byte) {
 		b = b[st.got:]
 		st.readable.Signal()
 	}
-	st.in.write(b)
+	return st.session.share.hold(st, st.in.write(b))
 }
+
+// settle is called under mu when nothing more will arrive, and again when nothing
+// is left to be read.
+func (st *stream) settle() {
+	st.window.close()
+	if st.in.listed && st.in.blocks == 0 {
+		st.in.listed = false
+		st.session.share.unlist(st)
+	}
+}
+
+// drop throws away what arrived.
+func (st *stream) drop() { st.session.share.hold(st, -st.in.drop()) }
 
 // wasEnded takes the peer's end.
 func (st *stream) wasEnded() {
@@ -164,7 +186,7 @@ func (st *stream) wasEnded() {
 	first := !st.over()
 	st.fin = st.fin || first
 	if st.in.size == 0 {
-		st.window.close()
+		st.settle()
 	}
 	st.readable.Signal()
 	st.mu.Unlock()
@@ -181,37 +203,67 @@ func (st *stream) abort(err error) {
 	if !st.over() {
 		st.readErr = err
 		if err == ErrReset {
-			st.in.drop()
+			st.drop()
 		}
-		st.window.close()
+		st.settle()
 		defer st.end()
 	}
-	hooks := st.onAbort
-	st.onAbort, st.aborted = nil, true
+	st.tellAborted()
 	st.readable.Signal()
 	st.mu.Unlock()
-	for f := range hooks {
+}
+
+// tellAborted calls what OnAbort was given. It is called under mu.
+func (st *stream) tellAborted() {
+	for f := range st.onAbort {
 		go (*f)()
 	}
+	st.onAbort, st.aborted = nil, true
 }
 
 func (st *stream) Reset() error {
 	st.mu.Lock()
-	ended := st.over()
-	if st.readErr == nil {
-		st.readErr = ErrReset
-	}
-	st.fin = false
-	st.in.drop()
-	st.window.close()
-	st.onAbort = nil // they are told of the peer's aborts
-	st.readable.Signal()
+	st.onAbort = nil // they are told of what was not done here
+	ended := st.stopReading(ErrReset)
 	st.mu.Unlock()
-	st.cut()
+	st.cut(ErrReset)
 	if !ended {
 		st.end()
 	}
 	return nil
+}
+
+// evict resets the stream for what it holds, where that is more than it is spared.
+// Whoever uses it is told as of the peer's reset.
+func (st *stream) evict() bool {
+	st.mu.Lock()
+	if st.in.blocks*blockSize <= spared {
+		st.mu.Unlock()
+		return false
+	}
+	st.tellAborted()
+	ended := st.stopReading(ErrOverBudget)
+	st.mu.Unlock()
+	st.cut(ErrOverBudget)
+	if !ended {
+		st.end()
+	}
+	return true
+}
+
+// stopReading ends the receiving side with err: what was not read never will be, and
+// so an end that has arrived is none. It is called under mu, and reports whether
+// the side had ended before.
+func (st *stream) stopReading(err error) (ended bool) {
+	ended = st.over()
+	if st.readErr == nil {
+		st.readErr = err
+	}
+	st.fin = false
+	st.drop()
+	st.settle()
+	st.readable.Signal()
+	return ended
 }
 
 // OnAbort is documented with [Stream].
@@ -244,8 +296,8 @@ func (st *stream) Close() error {
 		return nil
 	}
 	st.closed = true
-	st.in.drop()
-	st.window.close()
+	st.drop()
+	st.settle()
 	st.readTime.stop()
 	ended := st.over()
 	st.readable.Signal()

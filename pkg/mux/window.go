@@ -11,7 +11,7 @@ const (
 	maxWindow = 16 << 20
 	// maxWindows is how much all streams of a session may have beyond
 	// initialWindow each.
-	maxWindows = 64 << 20
+	maxWindows = 24 << 20
 	// longTrip is the round trip from which on a window is granted in small steps.
 	// Below it, what a step costs counts for more.
 	longTrip = 2 * time.Millisecond
@@ -27,13 +27,16 @@ const (
 	pauseTime = 20 * time.Millisecond
 )
 
-// budget is what is left of a session's maxWindows.
-type budget struct{ used atomic.Int64 }
+// growth is what is used of a session's maxWindows.
+type growth struct {
+	budget *Budget // of the process: while much of it is used, nothing grows
+	used   atomic.Int64
+}
 
 // claim takes n bytes more, or gives back -n. It reports whether it did.
-func (b *budget) claim(n int64) bool {
-	if b.used.Add(n) > maxWindows && n > 0 {
-		b.used.Add(-n)
+func (g *growth) claim(n int64) bool {
+	if g.used.Add(n) > maxWindows && n > 0 {
+		g.used.Add(-n)
 		return false
 	}
 	return true
@@ -44,7 +47,7 @@ func (b *budget) claim(n int64) bool {
 // stream fills a long path, and the queue that makes others wait stays short;
 // and a reader that takes nothing is granted nothing.
 type window struct {
-	budget *budget
+	growth *growth
 	trip   *atomic.Int64 // the shortest round trip in nanoseconds
 	size   int           // of the window
 	credit int           // what the peer may still send
@@ -57,7 +60,7 @@ type window struct {
 }
 
 func (w *window) init(s *session) {
-	w.budget, w.trip = &s.budget, &s.life.shortest
+	w.growth, w.trip = &s.growth, &s.life.shortest
 	w.size, w.credit, w.before, w.starting = initialWindow, initialWindow, initialWindow, true
 }
 
@@ -126,13 +129,16 @@ func (w *window) measure(now time.Time) {
 
 // slack is the size that lasts for slack at rate, in bytes a nanosecond.
 func (w *window) slack(rate float64) int {
-	left := maxSlacks - int(w.budget.used.Load())
+	left := maxSlacks - int(w.growth.used.Load())
 	return min(int(rate*float64(slack)), maxSlack, w.size+max(left, 0))
 }
 
 func (w *window) resize(size int) {
 	size = min(max(size, initialWindow), maxWindow)
-	if w.budget.claim(int64(size - w.size)) {
+	if w.growth.budget.tight() {
+		size = initialWindow
+	}
+	if w.growth.claim(int64(size - w.size)) {
 		w.size = size
 	}
 }
@@ -140,6 +146,6 @@ func (w *window) resize(size int) {
 // close gives back what the window had beyond its first size. Nothing is granted
 // after it.
 func (w *window) close() {
-	w.budget.claim(int64(initialWindow - w.size))
+	w.growth.claim(int64(initialWindow - w.size))
 	w.size = initialWindow
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestBudget: all windows together grow as far as they may, and no more.
-func TestBudget(t *testing.T) {
+// TestGrowth: all windows together grow as far as they may, and no more.
+func TestGrowth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &session{}
 		s.life.shortest.Store(int64(trip))
@@ -41,15 +41,15 @@ func TestBudget(t *testing.T) {
 		if sum > maxWindows || sum < maxWindows-maxWindow {
 			t.Errorf("%d bytes beyond the first windows, want about %d", sum, maxWindows)
 		}
-		if used := s.budget.used.Load(); used != int64(sum) {
-			t.Errorf("%d bytes of the budget are used, want %d", used, sum)
+		if used := s.growth.used.Load(); used != int64(sum) {
+			t.Errorf("%d bytes of growth are used, want %d", used, sum)
 		}
 		for i := range all {
 			all[i].close()
 			all[i].close()
 		}
-		if used := s.budget.used.Load(); used != 0 {
-			t.Errorf("%d bytes of the budget were not given back", used)
+		if used := s.growth.used.Load(); used != 0 {
+			t.Errorf("%d bytes of growth were not given back", used)
 		}
 	})
 }
@@ -88,7 +88,7 @@ func fast(t *testing.T) (client, server Session, a, b *stream) {
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
-	if used := server.(*session).budget.used.Load(); used < 4<<20 {
+	if used := server.(*session).growth.used.Load(); used < 4<<20 {
 		t.Fatalf("the window grew by %d bytes only", used)
 	}
 	return client, server, a, b
@@ -123,8 +123,54 @@ func TestReaderBecomesSlow(t *testing.T) {
 		if size > initialWindow || size < initialWindow/2 || memory > initialWindow+2*block {
 			t.Errorf("%d bytes wait in %d bytes of memory, want %d at most", size, memory, initialWindow)
 		}
-		if used := server.(*session).budget.used.Load(); used > initialWindow {
-			t.Errorf("%d bytes of the budget are used", used)
+		if used := server.(*session).growth.used.Load(); used > initialWindow {
+			t.Errorf("%d bytes of growth are used", used)
+		}
+	})
+}
+
+// TestFastThenStalled is the bound of a session: its readers all keep up until
+// their windows have grown, on a path as long as the peer likes, and then stop.
+func TestFastThenStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 3
+		c, s := net.Pipe()
+		client, server := sessions(t, c, s, Config{KeepAlive: -1})
+		synctest.Wait() // the only ping is answered
+		server.(*session).life.shortest.Store(int64(trip))
+		var all []*stream
+		sum := func() (sum int) {
+			synctest.Wait()
+			for _, st := range all {
+				_, memory := st.kept()
+				sum += memory
+			}
+			return sum
+		}
+		body := strings.Repeat("x", 1<<20)
+		for range n {
+			a, b := streams(t, client, server)
+			all = append(all, b.(*stream))
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = io.WriteString(a, body)
+				}
+			}()
+		}
+		for range 9 {
+			time.Sleep(trip)
+			sum()
+			for _, st := range all {
+				waits, _ := st.kept()
+				if _, err := io.CopyN(io.Discard, st, int64(waits)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		got, most := sum(), maxWindows+n*(initialWindow+2*blockSize)
+		t.Logf("%d bytes wait", got)
+		if got > most || maxWindows > 24<<20 || got < maxWindow {
+			t.Errorf("%d bytes wait, want %d at most, and that windows had grown", got, most)
 		}
 	})
 }
@@ -153,8 +199,8 @@ func TestSlowFromTheStart(t *testing.T) {
 	}
 }
 
-// TestBudgetIsGivenBack: however a stream ends, also one that is never closed.
-func TestBudgetIsGivenBack(t *testing.T) {
+// TestGrowthIsGivenBack: however a stream ends, also one that is never closed.
+func TestGrowthIsGivenBack(t *testing.T) {
 	for name, end := range map[string]func(a, b *stream){
 		"closed":            func(_, b *stream) { b.Close() },
 		"reset":             func(_, b *stream) { b.Reset() },
@@ -181,8 +227,8 @@ func TestBudgetIsGivenBack(t *testing.T) {
 				_, server, a, b := fast(t)
 				end(a, b)
 				time.Sleep(time.Second)
-				if used := server.(*session).budget.used.Load(); used != 0 {
-					t.Errorf("%d bytes of the budget were not given back", used)
+				if used := server.(*session).growth.used.Load(); used != 0 {
+					t.Errorf("%d bytes of growth were not given back", used)
 				}
 			})
 		})
@@ -222,8 +268,8 @@ func TestClosedWhileBytesAreHanded(t *testing.T) {
 						t.Fatalf("read %d bytes", n)
 					}
 				}
-				if used := s.budget.used.Load(); used != 0 {
-					t.Errorf("%d bytes of the budget were not given back", used)
+				if used := s.growth.used.Load(); used != 0 {
+					t.Errorf("%d bytes of growth were not given back", used)
 				}
 			})
 		})

@@ -128,14 +128,14 @@ func (st *stream) stopWriting(err error) {
 }
 
 // cut is stopWriting, and tells the peer of the abort.
-func (st *stream) cut() {
+func (st *stream) cut(err error) {
 	o := &st.session.out
 	o.mu.Lock()
 	if !st.syn && st.ended.Load() < 2 {
 		o.append(header{kind: typeWindow, flags: flagRST, id: st.id})
 	}
 	o.mu.Unlock()
-	st.stopWriting(ErrReset)
+	st.stopWriting(err)
 }
 
 // shut ends the sending side with err.
