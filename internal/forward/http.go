@@ -198,6 +198,9 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 		Response: func(res *http.Response) error {
 			// It would pass for the tunnel's own.
 			res.Header.Del(protocol.HeaderError)
+			if rt == f.h2 && res.ContentLength > 0 {
+				res.Body = &ended{ReadCloser: res.Body, left: res.ContentLength}
+			}
 			return nil
 		},
 		Abort: func(err error) { f.o.Log.Info("response cut off", "path", r.URL.EscapedPath(), "err", err) },

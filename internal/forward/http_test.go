@@ -224,6 +224,33 @@ func testHTTP2(t *testing.T, front frontFunc) {
 	}
 }
 
+// R1: an HTTP/2 app that sends all bytes that it said, and resets its stream, has not
+// ended its answer.
+func TestHTTP2ResetAfterTheLastByte(t *testing.T) { onEach(t, testHTTP2ResetAfterTheLastByte) }
+
+func testHTTP2ResetAfterTheLastByte(t *testing.T, front frontFunc) {
+	target := app(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "4")
+		io.WriteString(w, "four")
+		http.NewResponseController(w).Flush()
+		if r.URL.Path == "/reset" {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	addr := front(t, "h2c://"+target, Options{})
+	for path, cut := range map[string]bool{"/": false, "/reset": true} {
+		res, err := http.Get("http://" + addr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if (err != nil) != cut || !cut && string(body) != "four" {
+			t.Errorf("%s: got %q, %v", path, body, err)
+		}
+	}
+}
+
 // HTTP/2 has no upgrades: WebSocket goes to the same app by HTTP/1.1.
 func TestUpgradeToHTTP2App(t *testing.T) { onEach(t, testUpgradeToHTTP2App) }
 

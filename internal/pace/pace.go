@@ -2,6 +2,10 @@
 // the heap has doubled, from 4 MB on: a proxy, which keeps little and allocates
 // much, does so dozens of times a second, for a tenth of its CPU time. Idle, and
 // with much in use, it stays as frugal as Go is by default.
+//
+// A process that has a limit of memory asks [Memory] how near it is, to refuse
+// work before the system ends it. The limit comes first: near it Go collects as
+// often as it must, whatever [Follow] allows.
 package pace
 
 import (

@@ -137,6 +137,9 @@ func (e *exchange) explain(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return ErrHeaderTimeout
 	}
+	if !e.c.answered && repeatable(e.req) {
+		return fmt.Errorf("%w: %w: %w", ErrBadResponse, ErrUnanswered, err)
+	}
 	return fmt.Errorf("%w: %w", ErrBadResponse, err)
 }
 

@@ -32,6 +32,9 @@ var (
 	// ErrBadResponse says that what came back is not an HTTP response, or none
 	// came before the connection ended.
 	ErrBadResponse = errors.New("no valid response")
+	// ErrUnanswered says that no byte of a response came, to a request that may be
+	// sent again: its method is safe (RFC 9110, section 9.2.1), and it has no body.
+	ErrUnanswered = errors.New("no answer")
 	// ErrHeaderTimeout says that Transport.HeaderTimeout passed.
 	ErrHeaderTimeout = errors.New("timed out waiting for the response")
 	// ErrRequestBody says that reading the request's body failed: the fault is the
@@ -141,8 +144,7 @@ func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, he
 		}
 		// An idle connection that the server had just closed fails so. Once more,
 		// then, where nobody can tell, on a new one.
-		again := errors.Is(err, ErrNotSent) ||
-			errors.Is(err, ErrBadResponse) && !c.answered && repeatable(req)
+		again := errors.Is(err, ErrNotSent) || errors.Is(err, ErrUnanswered)
 		if fresh || !c.kept || !again {
 			if !c.sending {
 				closeBody(req)

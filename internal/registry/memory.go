@@ -9,19 +9,30 @@ import (
 	"time"
 )
 
-// defaultProbe is how long the owner of a live name waits for it.
-const defaultProbe = 3 * time.Second
+const (
+	// defaultProbe is how long the owner of a live name waits for it.
+	defaultProbe = 3 * time.Second
+	// defaultMaxHeld is enough for what 10,000 clients drop at once.
+	defaultMaxHeld = 50_000
+)
 
 // Memory is a [Registry] in this process's memory: its names and holds end
 // with the process. The zero value is ready to use. What it keeps is one entry
-// for each name that is bound or held; a hold that has passed keeps nothing.
+// for each name that is bound or held; a hold that has passed keeps nothing, and
+// there are at most MaxHeld holds.
 type Memory struct {
 	// Probe is how long Bind waits for Route.Alive before it takes silence for
 	// an answer. Default 3 s.
 	Probe time.Duration
+	// MaxHeld bounds the names that are held at once, of about 700 bytes each, and
+	// half of it those of one owner. Above, the oldest hold ends before its time:
+	// who drops names in a loop loses his own first. Default 50,000.
+	MaxHeld int
 
 	mu    sync.RWMutex // guards the following
 	names map[string]*entry
+	held  queue            // all
+	owned map[string]queue // by owner; none is empty
 }
 
 // entry is who has a name. It is never changed: a name that changes its state
@@ -34,7 +45,9 @@ type entry struct {
 // hold keeps a name for its owner.
 type hold struct {
 	until   time.Time
+	silent  bool // the client had been silent
 	timer   *time.Timer
+	place   place         // in Memory.held and Memory.owned
 	changed chan struct{} // closed when the hold is over, for whatever reason
 }
 
@@ -73,7 +86,7 @@ func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 	case e.route.Owner != r.Owner:
 		return nil, nil
 	case e.held != nil:
-		e.held.end()
+		m.unhold(e)
 	case e != dead:
 		return nil, e
 	default:
@@ -113,24 +126,20 @@ func (m *Memory) release(bound *entry, d time.Duration) {
 		return
 	}
 	h := &hold{until: time.Now().Add(d), changed: make(chan struct{})}
+	h.silent = bound.route.Silent != nil && bound.route.Silent()
 	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Kind: bound.route.Kind}, held: h}
 	// The timer counts monotonic time: a clock that is set moves no hold.
 	h.timer = time.AfterFunc(d, func() { m.expire(held) })
 	m.names[name] = held
+	m.hold(held)
 }
 
 func (m *Memory) expire(held *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.names[held.route.Name] == held {
-		delete(m.names, held.route.Name)
-		held.held.end()
+		m.free(held)
 	}
-}
-
-func (h *hold) end() {
-	h.timer.Stop()
-	close(h.changed)
 }
 
 // Lookup implements [Registry]. It does not look at ctx: it never waits.
@@ -142,7 +151,7 @@ func (m *Memory) Lookup(_ context.Context, name string) (*Route, error) {
 	case e == nil:
 		return nil, fmt.Errorf("lookup %s: %w", name, ErrUnknown)
 	case e.held != nil:
-		return nil, &OfflineError{Name: name, Changed: e.held.changed}
+		return nil, &OfflineError{Name: name, Silent: e.held.silent, Changed: e.held.changed}
 	}
 	return e.route, nil
 }

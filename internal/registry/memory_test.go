@@ -365,7 +365,7 @@ func TestManyBindsAskOnceEach(t *testing.T) {
 // winner is seen by Lookup. Half of the releases hold, and each owner has two
 // sessions, so that holds, takeovers and questions take part.
 func TestRace(t *testing.T) {
-	const rounds = 2000 // won by each owner, at least
+	const rounds = 5000 // won by each owner, at least
 	m := new(Memory)
 	var holder atomic.Pointer[Route] // who believes to have the name
 	var wins [2]atomic.Int32

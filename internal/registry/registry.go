@@ -48,6 +48,9 @@ type Route struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Alive asks the client for a sign of life, until ctx ends; nil: it is alive.
 	Alive func(ctx context.Context) bool
+	// Silent reports, once the name is given back, whether the client was given up
+	// because nothing had come from it for long; nil: no.
+	Silent func() bool
 	// Lost is called when the name went to another route because Alive gave no
 	// sign; nil: nobody is told.
 	Lost func()
@@ -72,6 +75,9 @@ var (
 // OfflineError says that the name's client dropped and may come back.
 type OfflineError struct {
 	Name string
+	// Silent says that nothing had come from the client for long when it was given
+	// up: it is less likely to be back soon than one that dropped.
+	Silent bool
 	// Changed is closed when the name is bound again, or free.
 	Changed <-chan struct{}
 }

@@ -36,9 +36,24 @@ type Dialer struct {
 	Proxy func(*url.URL) (*url.URL, error)
 
 	// DialContext connects to a host:port. Nil is a net.Dialer with a keep-alive
-	// of 30 s.
+	// of 30 s, which takes connectTime at most.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
+
+// connectTime bounds connecting. Each time the first packet is lost, the system
+// waits twice as long before it sends it again: another attempt gets through sooner
+// than one that has lasted for long (R8).
+const connectTime = 8 * time.Second
+
+// ErrUnreached says that nothing answered at all: no connection was made.
+var ErrUnreached = errors.New("not reached")
+
+// unreached is an ErrUnreached that says itself what was not.
+type unreached struct{ error }
+
+func (unreached) Is(target error) bool { return target == ErrUnreached }
+
+func (e unreached) Unwrap() error { return e.error }
 
 // Dial makes one connection and upgrades it for session. ctx bounds all of it
 // and has no hold on the connection afterwards, which comes without
@@ -132,11 +147,11 @@ func (d *Dialer) connect(ctx context.Context, proxy *url.URL) (net.Conn, error) 
 	}
 	dial := d.DialContext
 	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+		dial = (&net.Dialer{KeepAlive: 30 * time.Second, Timeout: connectTime}).DialContext
 	}
 	conn, err := dial(ctx, "tcp", address(hop))
 	if err != nil {
-		return nil, fmt.Errorf("the %s at %s cannot be reached: %w", what, address(hop), unreachable(ctx, err, hint))
+		return nil, unreached{fmt.Errorf("the %s at %s cannot be reached: %w", what, address(hop), unreachable(ctx, err, hint))}
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		conn.Close()

@@ -165,7 +165,8 @@ func writeWithin(conn net.Conn, p []byte, limit time.Duration) error {
 
 // Refuse answers an upgrade with e as a plain HTTP response: the status of
 // its code, [protocol.HeaderError], and a [protocol.Refusal] as JSON. A 401 asks
-// for a bearer token (RFC 6750), a 429 or 503 has Retry-After. The connection is
+// for a bearer token (RFC 6750), a 429 or 503 has
+// Retry-After, which is 5 s unless w has one already. The connection is
 // closed after it, whatever is left of the request; one of HTTP/2 takes no
 // further request.
 func Refuse(w http.ResponseWriter, e *protocol.Error) {
@@ -181,7 +182,9 @@ func Refuse(w http.ResponseWriter, e *protocol.Error) {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		}
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

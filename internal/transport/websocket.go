@@ -146,8 +146,11 @@ func (c *webSocketConn) read(p []byte) (int, error) {
 		c.message = message
 	}
 	n, err := c.message.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		c.message, err = nil, nil
+	case err != nil:
+		n = 0 // package websocket hands out the start of a frame that was cut off as it came: masked
 	}
 	return n, err
 }

@@ -28,6 +28,9 @@ var (
 	// ErrNotSent says that nothing of the request has left: the session had ended
 	// or was draining. It may be sent by the session that comes after.
 	ErrNotSent = proxy.ErrNotSent
+	// ErrUnanswered says, beside ErrSessionLost, that nobody can tell if the request
+	// is sent once more.
+	ErrUnanswered = proxy.ErrUnanswered
 )
 
 // Pool sends requests over the streams of one session.
@@ -52,7 +55,11 @@ func NewPool(session mux.Session, maxRequests int) *Pool {
 	p := &Pool{session: session, max: int64(maxRequests), idle: make(chan struct{})}
 	p.pending.Store(1)
 	p.streams.Dial = func(ctx context.Context) (net.Conn, error) {
-		return p.session.Open(ctx)
+		stream, err := p.session.Open(ctx)
+		if errors.Is(err, mux.ErrExhausted) {
+			p.session.Close() // its client left it at that, and is to connect again
+		}
+		return stream, err
 	}
 	return p
 }
@@ -163,6 +170,9 @@ func (p *Pool) explain(err error) error {
 	}
 	select {
 	case <-p.session.Done():
+		if errors.Is(err, ErrUnanswered) {
+			return fmt.Errorf("%w: %w: %w", ErrSessionLost, ErrUnanswered, p.session.Err())
+		}
 		return fmt.Errorf("%w: %w", ErrSessionLost, p.session.Err())
 	default:
 		return err

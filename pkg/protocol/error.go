@@ -27,6 +27,7 @@ const (
 // Codes that clients see, in a [Refusal] or on the control stream.
 const (
 	Unauthorized       Code = "unauthorized"
+	LoginThrottled     Code = "login_throttled"
 	AuthUnavailable    Code = "auth_unavailable"
 	UpgradeRequired    Code = "upgrade_required"
 	NotFound           Code = "not_found"
@@ -86,7 +87,7 @@ func (c Code) Status() int {
 		return http.StatusMisdirectedRequest
 	case UpgradeRequired:
 		return http.StatusUpgradeRequired
-	case TooManyNames:
+	case TooManyNames, LoginThrottled:
 		return http.StatusTooManyRequests
 	case HeadersTooLarge:
 		return http.StatusRequestHeaderFieldsTooLarge

@@ -73,7 +73,8 @@ type Unbind struct {
 
 // Drain asks the peer to start nothing new. From the client: give my names
 // back and finish what is in flight; the server answers with [Drained]. From
-// the server: it is going away; what is in flight will be finished.
+// the server: it is going away, or this connection's stream ids run out; connect
+// again. What is in flight will be finished.
 type Drain struct {
 	Reason string `json:"reason,omitempty"`
 }

@@ -1,0 +1,264 @@
+package auth
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// counter knows one token, and counts what it compares.
+type counter struct {
+	mu       sync.Mutex
+	token    string
+	compared int
+	err      error // instead of an answer
+}
+
+func (c *counter) Authenticate(token, _ string) (Identity, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compared++
+	runtime.Gosched() // who comes at the same time gets the chance
+	switch {
+	case c.err != nil:
+		return Identity{}, c.err
+	case token != c.token:
+		return Identity{}, refusal(token)
+	}
+	return identify("token:", token), nil
+}
+
+func (c *counter) Valid(Identity) bool { return true }
+
+// addr is one of 2^16 addresses.
+func addr(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}) }
+
+// login is what a client at from gets: "in", or the code of the refusal.
+func login(t *testing.T, th *Throttle, from netip.Addr, token string) string {
+	t.Helper()
+	id, err := th.Authenticate(from, token, "session")
+	var e *protocol.Error
+	switch {
+	case err == nil && id != (Identity{}):
+		return "in"
+	case errors.As(err, &e) && id == Identity{}:
+		var throttled *Throttled
+		if errors.As(err, &throttled) != (e.Code == protocol.LoginThrottled) || throttled != nil && throttled.RetryAfter <= 0 {
+			t.Fatalf("%s: %+v", e.Code, throttled)
+		}
+		return string(e.Code)
+	}
+	t.Fatalf("%v, %v", id, err)
+	return ""
+}
+
+func wantLogin(t *testing.T, th *Throttle, from netip.Addr, token, want string) {
+	t.Helper()
+	if got := login(t, th, from, token); got != want {
+		t.Fatalf("login from %s: %s, want %s", from, got, want)
+	}
+}
+
+const in, unauthorized, throttled = "in", string(protocol.Unauthorized), string(protocol.LoginThrottled)
+
+// S14: of 10,000 guesses of one address within a minute few are compared, come
+// they one after the other or all at once, and not even the right one gets in.
+// Others log in as ever.
+func TestThrottleGuesser(t *testing.T) {
+	for _, at := range []string{"one by one", "at once"} {
+		t.Run(at, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &counter{token: alpha}
+				th := &Throttle{Auth: c, PerMinute: 10}
+				var all sync.WaitGroup
+				for n := range 10_000 {
+					if at == "at once" {
+						all.Go(func() { th.Authenticate(addr(1), fmt.Sprint("guess-", n), "session") })
+						continue
+					}
+					login(t, th, addr(1), fmt.Sprint("guess-", n))
+					time.Sleep(time.Minute / 10_000)
+				}
+				all.Wait()
+				most := 10 // the bucket, and what it drains within the minute
+				if at == "one by one" {
+					most += 10
+				}
+				if c.compared > most || c.compared < 10 {
+					t.Errorf("%d of 10,000 guesses were compared, want 10 to %d", c.compared, most)
+				}
+				for n := 0; n < 100 && login(t, th, addr(1), fmt.Sprint("one-more-", n)) != throttled; n++ {
+				}
+				wantLogin(t, th, addr(1), alpha, throttled)
+				wantLogin(t, th, addr(2), alpha, in)
+				wantLogin(t, th, addr(3), beta, unauthorized)
+				time.Sleep(time.Minute)
+				wantLogin(t, th, addr(1), alpha, in)
+			})
+		})
+	}
+}
+
+// The time that a refusal names is when the next guess is compared, not later
+// and not sooner; asking meanwhile does not prolong it.
+func TestThrottleRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{token: alpha}
+		th := &Throttle{Auth: c, PerMinute: 4}
+		for n := range 20 {
+			before := c.compared
+			_, err := th.Authenticate(addr(1), fmt.Sprint("guess-", n), "session")
+			var e *Throttled
+			if !errors.As(err, &e) {
+				continue
+			}
+			if n < 4 || e.RetryAfter != 15*time.Second || c.compared != before {
+				t.Fatalf("guess %d: after %v, %d compared", n, e.RetryAfter, c.compared)
+			}
+			time.Sleep(e.RetryAfter - time.Nanosecond)
+			wantLogin(t, th, addr(1), fmt.Sprint("later-", n), throttled)
+			time.Sleep(time.Nanosecond)
+			wantLogin(t, th, addr(1), fmt.Sprint("later-", n), unauthorized)
+		}
+	})
+}
+
+// A guesser with many addresses gets no further than 20 of them would, and does
+// not shut out who has logged in before; nor does who logged in get more guesses.
+func TestThrottleMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{token: alpha}
+		th := &Throttle{Auth: c, PerMinute: 10}
+		friend := addr(60_000)
+		wantLogin(t, th, friend, alpha, in)
+		c.compared = 0
+		for n := range 10_000 {
+			login(t, th, addr(n), fmt.Sprint("guess-", n))
+		}
+		if c.compared != 200 {
+			t.Errorf("%d guesses were compared, want 200", c.compared)
+		}
+		wantLogin(t, th, addr(50_000), alpha, throttled) // the price of it, for a stranger
+		for range 100 {
+			wantLogin(t, th, friend, alpha, in)
+		}
+		for n := range 10 {
+			wantLogin(t, th, friend, fmt.Sprint("guess-", n), unauthorized)
+		}
+		wantLogin(t, th, friend, alpha, throttled)
+		time.Sleep(time.Minute)
+		wantLogin(t, th, addr(50_000), alpha, in)
+		wantLogin(t, th, friend, alpha, in)
+	})
+}
+
+// All of an IPv6 /64 are one, an IPv4 address is one however it is written, and
+// neighbours are others.
+func TestThrottleNetworks(t *testing.T) {
+	for _, test := range []struct {
+		guesser, other string
+		want           string
+	}{
+		{"2001:db8::1", "2001:db8::ffff:1:2:3", throttled},
+		{"2001:db8::1", "2001:db8:0:1::1", in},
+		{"fe80::1%eth0", "fe80::2%eth1", throttled},
+		{"192.0.2.1", "::ffff:192.0.2.1", throttled},
+		{"::ffff:192.0.2.1", "::ffff:192.0.2.2", in},
+		{"192.0.2.1", "192.0.2.2", in},
+	} {
+		th := &Throttle{Auth: &counter{token: alpha}, PerMinute: 1}
+		wantLogin(t, th, netip.MustParseAddr(test.guesser), beta, unauthorized)
+		wantLogin(t, th, netip.MustParseAddr(test.other), alpha, test.want)
+	}
+	th := &Throttle{Auth: &counter{token: alpha}, PerMinute: 1}
+	wantLogin(t, th, netip.Addr{}, beta, unauthorized)
+	wantLogin(t, th, netip.Addr{}, alpha, throttled)
+}
+
+// What is no guess counts for nothing: no token, the wrong one that was shown
+// before, a right one, and a server that cannot tell.
+func TestThrottleSpares(t *testing.T) {
+	c := &counter{token: alpha}
+	th := &Throttle{Auth: c, PerMinute: 3}
+	for range 100 {
+		wantLogin(t, th, addr(1), "", unauthorized)
+		wantLogin(t, th, addr(1), alpha, in)
+		wantLogin(t, th, addr(1), "an-old-token", unauthorized)
+	}
+	c.err = &protocol.Error{Code: protocol.AuthUnavailable}
+	for n := range 100 {
+		wantLogin(t, th, addr(1), fmt.Sprint("token-", n), string(protocol.AuthUnavailable))
+	}
+	c.err = nil
+	wantLogin(t, th, addr(1), "second-guess", unauthorized)
+	wantLogin(t, th, addr(1), "third-guess", unauthorized)
+	wantLogin(t, th, addr(1), "fourth-guess", throttled)
+	// The old token is let in again: it is compared, as it was counted already.
+	c.token = "an-old-token"
+	wantLogin(t, th, addr(1), "an-old-token", in)
+
+	off := &Throttle{Auth: c}
+	for n := range 1000 {
+		wantLogin(t, off, addr(1), fmt.Sprint("guess-", n), unauthorized)
+	}
+}
+
+// What it remembers is bounded, however many come and from wherever.
+func TestThrottleMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{token: alpha}
+		th := &Throttle{Auth: c, PerMinute: 5}
+		strangers := 0
+		for n := range 1 << 14 {
+			login(t, th, addr(n), fmt.Sprint("guess-", n))
+			strangers = max(strangers, len(th.sources))
+			time.Sleep(40 * time.Millisecond)
+		}
+		if strangers > 60*5 || strangers < 20*5 {
+			t.Errorf("%d addresses that failed are kept, want 100 to 300", strangers)
+		}
+		time.Sleep(time.Minute)
+		for n := range 2 * maxKnown {
+			wantLogin(t, th, addr(n), alpha, in)
+		}
+		time.Sleep(time.Minute)
+		login(t, th, addr(1<<16-1), beta)
+		if n := len(th.sources); n > maxKnown+1 || th.known.Len() != maxKnown {
+			t.Errorf("%d addresses are kept, %d of them known", n, th.known.Len())
+		}
+		s := th.sources[network(addr(2*maxKnown-1))]
+		for n := range 1000 {
+			login(t, th, addr(2*maxKnown-1), fmt.Sprint("guess-", n))
+			time.Sleep(time.Minute)
+		}
+		if len(s.wrong) != maxWrong || cap(s.wrong) > 2*maxWrong {
+			t.Errorf("%d wrong tokens are kept in room for %d", len(s.wrong), cap(s.wrong))
+		}
+	})
+}
+
+// Guesses do not fill the log, and are not in it.
+func TestThrottleLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		th := &Throttle{Auth: &counter{}, PerMinute: 1, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		for n := range 1000 {
+			login(t, th, addr(1), fmt.Sprint("guess-", n))
+			time.Sleep(120 * time.Millisecond)
+		}
+		lines := strings.Count(log.String(), "\n")
+		if lines < 1 || lines > 3 || !strings.Contains(log.String(), addr(1).String()) || strings.Contains(log.String(), "guess") {
+			t.Errorf("%d lines:\n%s", lines, &log)
+		}
+	})
+}

@@ -1,0 +1,109 @@
+package registry
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// check compares the queues with what is held.
+func (m *Memory) check(t *testing.T) (held int) {
+	t.Helper()
+	owned := make(map[string]int)
+	for _, e := range m.names {
+		if e.held != nil {
+			held++
+			owned[e.route.Owner]++
+		}
+	}
+	if m.held.List != nil && m.held.Len() != held || len(m.owned) != len(owned) {
+		t.Fatalf("%d held by %d owners are counted as %d by %d", held, len(owned), m.held.Len(), len(m.owned))
+	}
+	for owner, n := range owned {
+		if m.owned[owner].Len() != n {
+			t.Fatalf("%d held by %s are counted as %d", n, owner, m.owned[owner].Len())
+		}
+	}
+	return held
+}
+
+// S15: who claims and drops names in a loop keeps a bounded number of them, and
+// loses his own oldest; a neighbour's hold stays.
+func TestHeldOfOneOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Memory{MaxHeld: 20}
+		bind(t, m, route("neighbour", "ann", nil))(time.Hour)
+		for n := range 1000 {
+			bind(t, m, route(fmt.Sprint("name-", n), "bob", nil))(time.Hour)
+			if held := m.check(t); held != min(n+2, 11) {
+				t.Fatalf("%d names are held after %d of bob's were dropped", held, n+1)
+			}
+		}
+		checkTaken(t, m, route("neighbour", "bob", nil))
+		for n := range 1000 {
+			if n < 990 {
+				checkUnknown(t, m, fmt.Sprint("name-", n))
+				continue
+			}
+			checkTaken(t, m, route(fmt.Sprint("name-", n), "ann", nil))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if held := m.check(t); held != 0 || len(m.names) != 0 {
+			t.Fatalf("%d names are held, %d kept", held, len(m.names))
+		}
+	})
+}
+
+// However many owners there are, the number of held names has a bound, and who
+// waits for one that goes is woken.
+func TestHeldInAll(t *testing.T) {
+	for _, most := range []int{0, 1, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &Memory{MaxHeld: most}
+			want := most
+			if most == 0 {
+				want = defaultMaxHeld
+			}
+			bind(t, m, route("first", "ann", nil))(time.Hour)
+			changed := offline(t, m, "first")
+			for n := range want + 10 {
+				bind(t, m, route(fmt.Sprint("name-", n), fmt.Sprint("owner-", n), nil))(time.Hour)
+			}
+			if held := m.check(t); held != want {
+				t.Fatalf("%d names are held, want %d", held, want)
+			}
+			if !closed(changed) {
+				t.Error("Changed was not closed when the hold ended")
+			}
+			checkUnknown(t, m, "first")
+			newest := fmt.Sprint("name-", want+9)
+			offline(t, m, newest)
+			bind(t, m, route(newest, fmt.Sprint("owner-", want+9), nil)) // goes back to its owner
+			m.check(t)
+		})
+	}
+}
+
+// R9: strangers may claim the names of a client that sleeps when the hold has
+// passed, not before, and its late end changes nothing then. Time is the
+// process's: R35, a clock that is set moves no hold.
+func TestHoldOfSleeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := new(Memory)
+		sleeper := bind(t, m, route("app", "ann", silent))
+		time.Sleep(45 * time.Second) // until it is noticed
+		sleeper(time.Minute)
+		time.Sleep(time.Minute - time.Nanosecond)
+		synctest.Wait()
+		checkTaken(t, m, route("app", "bob", nil))
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		b := route("app", "bob", nil)
+		bind(t, m, b)
+		sleeper(time.Minute)
+		checkTaken(t, m, route("app", "ann", nil))
+		checkLookup(t, m, b)
+	})
+}
