@@ -28,7 +28,7 @@ var explanations = map[protocol.Code]explanation{
 	protocol.WrongHost:       {"Not a name of this server", "This server does not serve the host that was asked for.", "Check the address; a public name is one label before the server's domain."},
 	protocol.URITooLong:      {"Address too long", "The request's address is longer than this server allows.", "Shorten it, or raise --max-uri-bytes on the server."},
 	protocol.HeadersTooLarge: {"Header too large", "The request's header fields are larger than this server allows.", "Clear the site's cookies, or raise --max-header-bytes on the server."},
-	protocol.Overloaded:      {"Too many requests at once", "The tunnel has as many requests under way as it may.", "Try again in a moment."},
+	protocol.Overloaded:      {"Too many requests at once", "The tunnel, or its server, has as much under way as it may.", "Try again in a moment."},
 	protocol.ClientOffline:   {"Client is away", "The client of this name lost its connection and is not back yet.", "Try again in a moment."},
 	protocol.SessionLost:     {"Connection lost", "The tunnel's connection broke before the answer came. The request may have reached the app.", "Try again if the request can be repeated."},
 	protocol.AppRefused:      {"App is not running", "The tunnel is up, but nothing answers at the app's address.", "Start the app, or check the target that tunnel-client was given."},

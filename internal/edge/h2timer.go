@@ -6,15 +6,12 @@ import (
 	"time"
 )
 
-// Listener returns l with what net/http leaves out of HTTP/2 without TLS: a
-// connection ends where its header sections take longer than l.HeaderTimeout,
-// the first one counted from when it was accepted. Connections of other
-// protocols, and those that are not TCP, stay as they are; so do all with a
-// HeaderTimeout of 0. Serve an [HTTP.Server] with it.
+// Listener returns l with what net/http leaves out. Without TLS, a connection of
+// HTTP/2 ends where its header sections take longer than l.HeaderTimeout (0: no
+// limit), the first one counted from when it was accepted; and requests of HTTP/1
+// whose framing is unclear are answered 400 and end theirs. Connections that are
+// not TCP stay as they are. Serve an [HTTP.Server] with it.
 func Listener(l net.Listener, limits Limits) net.Listener {
-	if limits.HeaderTimeout <= 0 {
-		return l
-	}
 	return &listener{l, limits.HeaderTimeout}
 }
 
@@ -41,9 +38,10 @@ type timedConn struct {
 	*net.TCPConn
 	timeout  time.Duration
 	accepted time.Time
-	other    bool // than HTTP/2: nothing is watched any more
+	other    bool // than HTTP/2: framing follows it
 	prefaced int  // bytes of the preface that came
 	frames   frames
+	framing  framing
 
 	mu     sync.Mutex // guards the following fields
 	timer  *time.Timer
@@ -52,7 +50,9 @@ type timedConn struct {
 
 func (c *timedConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
-	if !c.other && n > 0 {
+	if c.other {
+		c.framing.take(p[:n])
+	} else if n > 0 {
 		c.watch(p[:n])
 	}
 	return n, err
@@ -74,6 +74,8 @@ func (c *timedConn) watch(p []byte) {
 		n := min(len(p), len(preface)-c.prefaced)
 		if string(p[:n]) != preface[c.prefaced:c.prefaced+n] {
 			c.other = true
+			c.framing.take([]byte(preface[:c.prefaced]))
+			c.framing.take(p)
 			return
 		}
 		if c.prefaced += n; c.prefaced < len(preface) {
@@ -98,7 +100,7 @@ func (c *timedConn) start(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case c.closed, c.timeout <= 0:
 	case c.timer == nil:
 		c.timer = time.AfterFunc(d, func() { c.TCPConn.Close() })
 	default:

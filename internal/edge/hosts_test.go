@@ -104,7 +104,7 @@ func hostCases() []hostCase {
 		{"GET http://demo.example.com/ HTTP/1.1", "Host: demo.example.com", "demo"},
 		{"GET http://other.example.com/ HTTP/1.1", "Host: demo.example.com", "other"},
 		{"GET HTTPS://Other.example.com:1/ HTTP/1.1", "Host: demo.example.com", "other"},
-		{"GET http://user:secret@other.example.com/ HTTP/1.1", "Host: demo.example.com", "other"},
+		{"GET http://user:secret@other.example.com/ HTTP/1.1", "Host: demo.example.com", bad},
 		{"GET http://example.org/ HTTP/1.1", "Host: demo.example.com", wrong},
 		{"GET http://127.0.0.1/ HTTP/1.1", "Host: demo.example.com", "own"},
 		{"GET http://example.org/.well-known/tunnel/0123456789abcdef HTTP/1.1", "Host: example.com", wrong},

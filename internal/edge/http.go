@@ -4,6 +4,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/revtun/tunnel/internal/proxy"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/upstream"
+	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -38,6 +40,8 @@ type HTTP struct {
 	// MaxURI and MaxHeader bound the request target and the header section, in
 	// bytes; a field counts as name + value + 4. 0: no bound but the parser's.
 	MaxURI, MaxHeader int
+	// Gate refuses requests where the server's memory is full. Nil: none.
+	Gate *Gate
 	// Log gets one line a request at debug level, and why requests failed. Nil
 	// discards.
 	Log *slog.Logger
@@ -46,6 +50,11 @@ type HTTP struct {
 // notSentRetry is how long a request waits before it looks again for a route
 // whose session has just ended, until the registry has heard of it.
 const notSentRetry = 5 * time.Millisecond
+
+// lostPark is how long a request waits for the client after it was lost with its
+// session, as whoever called waits already (R4), or where the client was silent for
+// long before it was given up (R9). It is less than Park by default.
+const lostPark = time.Second
 
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := h.visit(r)
@@ -64,6 +73,8 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, protocol.WrongHost)
 	case own:
 		h.Own.ServeHTTP(w, r)
+	case h.Gate.full():
+		h.shed(w, r)
 	default:
 		h.serveRoute(w, r, v, name)
 	}
@@ -105,9 +116,12 @@ func headerSize(r *http.Request) int {
 }
 
 // serveRoute passes the request on, and waits at most Park in all for a client
-// that is away.
+// that is away. A request that was lost with its session is sent once more where
+// nobody can tell (R5): by another session of the client, which it waits for no
+// longer than lostPark.
 func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name string) {
 	ctx := r.Context()
+	var lost error // of a request that was sent once
 	var parked <-chan time.Time
 	for {
 		route, err := h.Registry.Lookup(ctx, name)
@@ -117,20 +131,32 @@ func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name
 				return
 			}
 		}
-		again := h.again(err)
+		park, again := h.Park, h.again(ctx, err, route, lost != nil)
+		if lost == nil && errors.Is(err, upstream.ErrUnanswered) {
+			park, lost = min(park, lostPark), err
+		}
+		var offline *registry.OfflineError
+		if errors.As(err, &offline) && offline.Silent {
+			park = min(park, lostPark)
+		}
 		if again == nil {
-			h.answer(w, r, name, err)
+			h.answer(w, r, name, cmp.Or(lost, err))
 			return
 		}
 		if parked == nil {
-			t := time.NewTimer(h.Park)
+			t := time.NewTimer(park)
 			defer t.Stop()
 			parked = t.C
 		}
 		select {
 		case <-again:
+			continue // also where no time to wait is left
+		default:
+		}
+		select {
+		case <-again:
 		case <-parked:
-			h.answer(w, r, name, err)
+			h.answer(w, r, name, cmp.Or(lost, err))
 			return
 		case <-ctx.Done():
 			panic(http.ErrAbortHandler) // nobody is left to be answered
@@ -138,22 +164,36 @@ func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name
 	}
 }
 
-// again says when it is worth to look the route up once more, or nil: not.
-func (h *HTTP) again(err error) <-chan struct{} {
+// again says when it is worth to look up once more what failed with err, by way
+// of route if there was one, or nil: not. lost says that the request was sent once.
+func (h *HTTP) again(ctx context.Context, err error, route *registry.Route, lost bool) <-chan struct{} {
 	var offline *registry.OfflineError
 	switch {
-	case h.Park <= 0:
-		return nil
-	case errors.As(err, &offline):
-		return offline.Changed
 	case errors.Is(err, context.Canceled):
 		return nil
-	case errors.Is(err, upstream.ErrNotSent):
-		soon := make(chan struct{})
-		time.AfterFunc(notSentRetry, func() { close(soon) })
-		return soon
+	case errors.As(err, &offline) && h.Park > 0:
+		return offline.Changed
+	case errors.Is(err, upstream.ErrUnanswered) && !lost, errors.Is(err, upstream.ErrNotSent):
+		now, err := h.Registry.Lookup(ctx, route.Name)
+		switch {
+		case err == nil && now != route:
+			return at(0)
+		case h.Park > 0:
+			return at(notSentRetry)
+		}
 	}
 	return nil
+}
+
+// at returns a channel that is closed after d.
+func at(d time.Duration) <-chan struct{} {
+	c := make(chan struct{})
+	if d == 0 {
+		close(c)
+	} else {
+		time.AfterFunc(d, func() { close(c) })
+	}
+	return c
 }
 
 // forward is hop 4 of a request: through route.HTTP, rewritten as the route
@@ -195,6 +235,9 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 			if r.Context().Err() != nil {
 				level = slog.LevelDebug // it was the visitor who left
 			}
+			if errors.Is(err, mux.ErrOverBudget) {
+				level = slog.LevelDebug // there are many, and the Gate tells of them
+			}
 			h.log().Log(r.Context(), level, "response cut off", "name", route.Name, "err", brief(err))
 		},
 	})
@@ -226,7 +269,7 @@ func (h *HTTP) answer(w http.ResponseWriter, r *http.Request, name string, err e
 
 // brief is err's text for the log. It may quote what a client sent, which has no
 // other bound.
-func brief(err error) string { return fmt.Sprintf("%.300s", err.Error()) }
+func brief(err error) string { return printable(fmt.Sprintf("%.300s", err.Error())) }
 
 func codeOf(err error) protocol.Code {
 	var offline *registry.OfflineError

@@ -20,7 +20,7 @@ type Limits struct {
 // knowledge (RFC 9113, section 3.3).
 func (h *HTTP) Server(l Limits) *http.Server {
 	s := &http.Server{
-		Handler:           h,
+		Handler:           http.HandlerFunc(h.serveClear),
 		ReadHeaderTimeout: l.HeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		// The local app answers OPTIONS * itself.
@@ -33,6 +33,11 @@ func (h *HTTP) Server(l Limits) *http.Server {
 		// Well above our own limits, so that it is us who answer.
 		s.MaxHeaderBytes = 2*h.MaxHeader + 2*h.MaxURI
 	}
+	if h.Gate != nil {
+		s.ConnState = h.Gate.Follow
+	}
+	// A frame is kept until it is complete. Without this, 1 MiB of each connection may be.
+	s.HTTP2 = &http.HTTP2Config{MaxReadFrameSize: 64 << 10}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s

@@ -139,6 +139,9 @@ func portOrNothing(s string) bool {
 // origin-form or "*" (RFC 9112, section 3.2), or "" where it is neither.
 func target(r *http.Request) string {
 	uri := r.RequestURI
+	if r.URL.User != nil {
+		return "" // RFC 9110, section 4.2.4: it is there to mislead
+	}
 	if r.URL.Host != "" { // absolute-form
 		_, rest, _ := strings.Cut(uri, "://")
 		i := strings.IndexAny(rest, "/?")

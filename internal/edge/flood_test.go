@@ -1,0 +1,69 @@
+package edge_test
+
+import (
+	"io"
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/server"
+)
+
+// S6: floods over HTTP/2 cost a bounded memory and a bounded number of requests,
+// and others are served.
+func TestFloods(t *testing.T) {
+	const conns, frames = 4, 5_000
+	for _, kind := range rig.Floods() {
+		t.Run(string(kind), func(t *testing.T) {
+			addr := serve(t, server.Config{})
+			var running, most atomic.Int64
+			publish(t, addr, "demo", nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for n := running.Add(1); ; {
+					if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
+						break
+					}
+				}
+				defer running.Add(-1)
+				io.Copy(io.Discard, r.Body)
+			}))
+			publish(t, addr, "other", nil, seen("other"))
+			before := held()
+			flooded := make(chan rig.FloodReport, 1)
+			go func() { flooded <- rig.FloodVisitors(t.Context(), addr, "demo.example.com", kind, conns, frames) }()
+			var report rig.FloodReport
+			peak, good := before, 0
+			for over := false; !over; good++ {
+				select {
+				case report = <-flooded:
+					over = true
+				default:
+				}
+				if a := get(t, addr, "GET / HTTP/1.1", "Host: other.example.com", "Connection: close"); answered(a) != "other" {
+					t.Fatalf("another visitor got %s", answered(a))
+				}
+				peak = max(peak, held())
+			}
+			grown := int64(peak-before) >> 20
+			if grown > 64 {
+				t.Errorf("%d MB more are held", grown)
+			}
+			// What net/http lets one connection have at once is 250.
+			if n := most.Load(); n > conns*250 {
+				t.Errorf("%d requests ran at once", n)
+			}
+			if kind == rig.FloodContinuation && report.Cut < conns {
+				t.Errorf("%d of %d connections were cut", report.Cut, conns)
+			}
+			t.Logf("%d frames, %d of %d cut, +%d MB, %d requests at once, %d good ones beside them", report.Frames, report.Cut, conns, grown, most.Load(), good)
+		})
+	}
+}
+
+// held is the memory in use, of the heap and of stacks.
+func held() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
