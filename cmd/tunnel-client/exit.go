@@ -86,7 +86,7 @@ func codeOfRefusal(code protocol.Code, lost bool) exitCode {
 // unavailable reports whether the server may say yes another time.
 func unavailable(code protocol.Code) bool {
 	switch code {
-	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.AuthUnavailable:
+	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.AuthUnavailable, protocol.LoginThrottled:
 		return true
 	}
 	return false

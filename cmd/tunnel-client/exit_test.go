@@ -30,6 +30,7 @@ func TestExitCodes(t *testing.T) {
 		{said(protocol.NameTaken), 4},
 		{fmt.Errorf("%w: refused", tunnel.ErrUnreachable), 5},
 		{said(protocol.TooManySessions), 5},
+		{said(protocol.LoginThrottled), 5},
 		{said(protocol.Draining), 5},
 		{said(protocol.WrongHost), 5},
 		{said(protocol.VersionUnsupported), 1},

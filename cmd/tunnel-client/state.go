@@ -35,6 +35,9 @@ const (
 	// transportTime is how long a server counts as one that the raw upgrade does not
 	// reach. Networks change, and raw is the faster one.
 	transportTime = 24 * time.Hour
+
+	// maxAhead is how far the clock of a file system may be ahead of ours.
+	maxAhead = 24 * time.Hour
 )
 
 // state is what outlives the process, for the comfort of the next start: nothing
@@ -189,7 +192,11 @@ func (s *state) keep(p place, name string) error {
 // transport is what to try first with server.
 func (s *state) transport(server string) tunnel.Transport {
 	info, err := os.Stat(s.transportFile(server))
-	if err != nil || time.Since(info.ModTime()) > transportTime {
+	if err != nil {
+		return tunnel.Raw
+	}
+	// A file of the future is of a clock that was set back since, and says nothing.
+	if time.Since(info.ModTime()).Abs() > transportTime {
 		return tunnel.Raw
 	}
 	return tunnel.WebSocket
@@ -225,7 +232,9 @@ func (s *state) prune() {
 	}
 	used := make(map[string]time.Time, len(entries))
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
+		// Those of the future are of a clock that was set back since. They go first, or
+		// what is new would go before it was used once.
+		if info, err := e.Info(); err == nil && time.Until(info.ModTime()) < maxAhead {
 			used[e.Name()] = info.ModTime()
 		}
 	}

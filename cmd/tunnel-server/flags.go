@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/pace"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -44,7 +46,9 @@ func flags() []cli.Flag {
 		span("header-timeout", 10*time.Second, "to send a request's header"),
 		span("idle-timeout", 2*time.Minute, "after which an idle visitor's connection is closed"),
 		number("max-sessions", 10_000, "clients connected at once, then 503"),
+		number("login-failures", 10, "wrong tokens of one address in a minute, and 20 times as many of all, then 429; 0: no limit"),
 		number("max-requests", 10_000, "concurrent requests of one session, then 503"),
+		str("memory-limit", "", "`SIZE` such as 512MiB, or share such as 50%, near which visitors and clients get 503; off: none (default: GOMEMLIMIT, or 80% of what the machine or container has)"),
 		str("log-format", "text", "text or json"),
 		str("log-level", "info", "debug, info, warn or error"),
 	}
@@ -67,6 +71,7 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 		IdleTimeout:    c.Duration("idle-timeout"),
 		MaxSessions:    c.Int("max-sessions"),
 		MaxRequests:    c.Int("max-requests"),
+		LoginFailures:  c.Int("login-failures"),
 		Agent:          "tunnel-server/" + version(),
 	}
 	if err := positive(c); err != nil {
@@ -86,6 +91,9 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 		return config, err
 	}
 	if config.Trusted, err = prefixes(c.String("trusted-proxies")); err != nil {
+		return config, err
+	}
+	if config.Memory, err = memory(c, pace.Available(os.DirFS("/"))); err != nil {
 		return config, err
 	}
 	config.Auth, err = authenticator(c, config.Log)
@@ -117,12 +125,19 @@ func checkListen(addr string) error {
 	return nil
 }
 
+// maxLoginFailures is no hindrance to who guesses any more, and bounds what is
+// remembered of who failed.
+const maxLoginFailures = 1000
+
 // positive refuses limits that would let nothing through.
 func positive(c *cli.Context) error {
 	for _, name := range []string{"max-header-bytes", "max-uri-bytes", "max-sessions", "max-requests"} {
 		if c.Int(name) <= 0 {
 			return fmt.Errorf("--%s %d lets nothing through: give a number above 0", name, c.Int(name))
 		}
+	}
+	if n := c.Int("login-failures"); n < 0 || n > maxLoginFailures {
+		return fmt.Errorf("--login-failures %d: give 1 to %d, or 0 for no limit", n, maxLoginFailures)
 	}
 	for _, name := range []string{"grace", "hold", "park", "header-timeout", "idle-timeout"} {
 		if c.Duration(name) < 0 {
@@ -163,10 +178,28 @@ func publicURL(s string) (*url.URL, error) {
 		return nil, nil
 	}
 	u, err := url.Parse(s)
+	if err == nil && u.Hostname() != "" {
+		u.Host, err = publicHost(u)
+	}
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery != "" {
 		return nil, fmt.Errorf("--public-url %q is not http://HOST[:PORT] or https://HOST[:PORT]", s)
 	}
 	return u, nil
+}
+
+// publicHost is u's host as visitors send it: an international name as its
+// A-label, without the root's dot. Spelled otherwise it would not be known as the
+// server's own, and be free to claim where it is below the domain.
+func publicHost(u *url.URL) (string, error) {
+	host := u.Hostname()
+	if _, err := netip.ParseAddr(host); err == nil {
+		return u.Host, nil
+	}
+	host, err := domain(host)
+	if port := u.Port(); port != "" {
+		host = net.JoinHostPort(host, port)
+	}
+	return host, err
 }
 
 func prefixes(list string) ([]netip.Prefix, error) {

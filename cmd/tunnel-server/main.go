@@ -114,6 +114,7 @@ func serve(stderr io.Writer) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
+		defer config.Memory.Apply()()
 		return s.Run(c.Context)
 	}
 }

@@ -51,6 +51,9 @@ func TestRefusesToStart(t *testing.T) {
 		"domain is an address":  {"--domain 127.0.0.1", "is an address"},
 		"public url":            {"--public-url example.com", "http://HOST"},
 		"proxies":               {"--trusted-proxies 10.0.0.0/8,home", `"home"`},
+		"memory":                {"--memory-limit lots", `--memory-limit "lots": give a size such as 512MiB`},
+		"too little memory":     {"--memory-limit 63MiB", "too little to serve with: give --memory-limit 64MiB at least, or off"},
+		"more than all memory":  {"--memory-limit 101%", "at most 100%"},
 		"log format":            {"--log-format xml", "text or json"},
 		"log level":             {"--log-level loud", "debug, info"},
 	} {

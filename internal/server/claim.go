@@ -14,6 +14,7 @@ import (
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -72,9 +73,14 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 	}
 	release, err := s.server.c.Registry.Bind(context.Background(), &registry.Route{
 		Name: name, Owner: s.owner, Kind: protocol.KindHTTP, Policy: p,
-		HTTP:  s.pool.Route(name),
-		Alive: s.alive,
+		HTTP:   s.pool.Route(name),
+		Alive:  s.alive,
+		Silent: func() bool { return errors.Is(s.mux.Err(), mux.ErrSilent) },
 		Lost: func() {
+			if s.spent.Load() {
+				s.retire()
+				return
+			}
 			// It was silent, and may wake up: then it connects again and learns which of
 			// its names are left.
 			s.end(&protocol.Error{Code: protocol.SessionFenced, Message: "another client of the same token took the name " + name}, s.server.c.Hold)
@@ -106,6 +112,9 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 // alive asks the client for a sign of life. Any byte is one: on a slow link the
 // answer itself may stand behind much else.
 func (s *session) alive(ctx context.Context) bool {
+	if s.spent.Load() {
+		return false // it may be well, and waits to be replaced
+	}
 	asked := time.Now()
 	_, err := s.mux.Ping(ctx)
 	return err == nil || s.mux.Idle() < time.Since(asked)

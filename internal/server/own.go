@@ -2,10 +2,15 @@ package server
 
 import (
 	_ "embed"
+	"errors"
 	"io"
+	"log/slog"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
+	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/transport"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -43,8 +48,13 @@ func (s *Server) own() http.Handler {
 
 // upgrade takes a client's session: hop by hop what package protocol tells.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	from := s.edge.Visitor(r)
 	refuse := func(e *protocol.Error) {
-		s.log.Info("session refused", "remote", r.RemoteAddr, "code", string(e.Code), "err", e.Message)
+		level := slog.LevelInfo
+		if e.Code == protocol.LoginThrottled {
+			level = slog.LevelDebug // whoever guesses would fill the log
+		}
+		s.log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
 		transport.Refuse(w, e)
 	}
 	id := r.PathValue("session")
@@ -52,8 +62,12 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(&protocol.Error{Code: protocol.BadRequest, Message: "the session id is not 16 to 128 letters, digits, - and _"})
 		return
 	}
-	identity, err := s.c.Auth.Authenticate(bearer(r), id)
+	identity, err := s.throttle.Authenticate(from, bearer(r), id)
 	if err != nil {
+		var throttled *auth.Throttled
+		if errors.As(err, &throttled) {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(throttled.RetryAfter.Seconds()))))
+		}
 		refuse(asError(err, protocol.Unauthorized))
 		return
 	}

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/pace"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -40,6 +43,9 @@ type Config struct {
 
 	// Auth decides who may connect. Needed.
 	Auth auth.Authenticator
+	// LoginFailures is how many failed logins one address may have in a minute, and
+	// all together 20 times as many, see [auth.Throttle]. 0: no limit.
+	LoginFailures int
 	// Registry keeps the names. Default: in memory.
 	Registry registry.Registry
 
@@ -56,11 +62,20 @@ type Config struct {
 	IdleTimeout    time.Duration // between two requests of a visitor's connection
 	MaxSessions    int           // clients connected at once; default 10,000
 	MaxRequests    int           // under way on one session; default 10,000
+	MaxStreams     int           // opened in a session's life, before another takes over; default 2,147,483,647
 	MaxNames       int           // of one session; default 100
+
+	// Memory is the limit of what the server holds. When it is near, requests and
+	// sessions are refused. Nil: none.
+	Memory *pace.Memory
 
 	Agent string       // says "tunnel-server/VERSION" to clients
 	Log   *slog.Logger // nil discards
 }
+
+// unreadPart is the part of the memory limit that may be of bytes which arrived
+// from clients and no visitor has read.
+const unreadPart = 4
 
 // Server is one node. Make it with [New].
 type Server struct {
@@ -68,16 +83,20 @@ type Server struct {
 	log      *slog.Logger
 	listener net.Listener
 	edge     *edge.HTTP
+	gate     *edge.Gate
+	budget   *mux.Budget // of what arrived from clients and no visitor has read
 	http     *http.Server
 	port     string // of the public URLs
 	resume   resumer
+	throttle auth.Throttle
 	draining atomic.Bool
 
 	running sync.WaitGroup // sessions, and what they start
 
 	mu       sync.Mutex               // guards the following
 	sessions map[string]*session      // by SESSION, once they said hello
-	shaking  map[mux.Session]struct{} // those that have not
+	leaving  map[*session]struct{}    // those whose next connection is there, see renew.go
+	shaking  map[mux.Session]struct{} // those that have not said hello
 	open     int                      // connections of both kinds
 }
 
@@ -99,20 +118,25 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session), shaking: make(map[mux.Session]struct{})}
+	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session), leaving: make(map[*session]struct{}), shaking: make(map[mux.Session]struct{})}
 	rand.Read(s.resume.key[:])
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	limits := edge.Limits{HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout}
-	s.listener = edge.Listener(l, limits)
+	if c.Memory != nil && c.Memory.Limit > 0 {
+		s.budget = mux.NewBudget(int64(c.Memory.Limit / unreadPart))
+	}
+	s.gate = &edge.Gate{Memory: c.Memory, Unread: s.budget, Log: c.Log}
+	s.listener = s.gate.Listener(edge.Listener(l, limits))
 	_, s.port, _ = net.SplitHostPort(l.Addr().String())
 	s.edge = &edge.HTTP{
 		Registry: c.Registry, Own: s.own(), Domain: c.Domain, Public: c.PublicURL, Trusted: c.Trusted,
-		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Log: c.Log,
+		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Log: c.Log,
 	}
 	s.http = s.edge.Server(limits)
+	s.throttle = auth.Throttle{Auth: c.Auth, PerMinute: c.LoginFailures, Log: c.Log}
 	return s, nil
 }
 
@@ -130,7 +154,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // clients to go, and lets what is under way finish for Config.Grace at most.
 // When it returns, everything that it started has ended. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	s.log.Info("listening", "addr", s.Addr().String(), "domain", s.c.Domain, "url", s.publicURL(s.c.Domain))
+	s.log.Info("listening", "addr", s.Addr().String(), "domain", s.c.Domain, "url", s.publicURL(s.c.Domain), "memory-limit", s.c.Memory.String())
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
 
@@ -139,6 +163,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if w, ok := s.c.Auth.(watcher); ok {
 		watch.Go(func() { w.Run(watching, s.endRevoked) })
 	}
+	watch.Go(func() { s.gate.Run(watching) })
 	var err error
 	select {
 	case err = <-served:
@@ -205,8 +230,8 @@ func (s *Server) end() {
 func (s *Server) begin(id string) *protocol.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	limit := s.c.MaxSessions
-	if s.sessions[id] != nil {
+	limit, next := s.c.MaxSessions, s.sessions[id] != nil
+	if next {
 		limit *= 2
 	}
 	switch {
@@ -214,6 +239,8 @@ func (s *Server) begin(id string) *protocol.Error {
 		return &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down", Hint: "try again in a moment"}
 	case s.open >= limit:
 		return &protocol.Error{Code: protocol.TooManySessions, Message: "the server has as many clients as it takes", Hint: "try again later, or raise --max-sessions on the server"}
+	case !next && s.c.Memory.Full():
+		return &protocol.Error{Code: protocol.Overloaded, Message: "the server's memory is full", Hint: "try again in a moment, or raise --memory-limit on the server"}
 	}
 	s.open++
 	s.running.Add(1)
@@ -255,7 +282,7 @@ func (s *Server) refuseSessions() {
 func (s *Server) all() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*session, 0, len(s.sessions))
+	all := slices.AppendSeq(make([]*session, 0, len(s.sessions)+len(s.leaving)), maps.Keys(s.leaving))
 	for _, one := range s.sessions {
 		all = append(all, one)
 	}

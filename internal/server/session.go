@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
@@ -19,7 +20,7 @@ import (
 
 const (
 	// handshakeTime is how long a client may take from its upgrade to its hello.
-	handshakeTime = 10 * time.Second
+	handshakeTime = 5 * time.Second
 	// farewellTime is how long a client may take to close after bye.
 	farewellTime = time.Second
 	// drainTime bounds the wait for a draining client's requests; the client has a
@@ -37,6 +38,9 @@ type session struct {
 	mux      mux.Session
 	pool     *upstream.Pool
 
+	spent   atomic.Bool // its next connection is to take over
+	retired sync.Once
+
 	writing sync.Mutex // one message at a time
 	control mux.Stream
 
@@ -49,13 +53,20 @@ type session struct {
 func (s *session) run(conn net.Conn) {
 	started, ended := make(chan struct{}), make(chan struct{})
 	defer close(ended)
-	m, err := mux.Server(conn, mux.Config{MaxStreams: 1, Refused: func() {
-		select {
-		case <-started: // so that there is a control stream to say it on
-			s.refuse()
-		case <-ended:
+	onceStarted := func(f func()) func() {
+		return func() {
+			select {
+			case <-started: // so that there is a control stream to say it on
+				s.whileLive(f)
+			case <-ended:
+			}
 		}
-	}})
+	}
+	m, err := mux.Server(conn, mux.Config{
+		MaxStreams: 1, Refused: onceStarted(s.refuse),
+		MaxOpened: s.server.c.MaxStreams, Spent: onceStarted(s.renew),
+		Budget: s.server.budget,
+	})
 	if err != nil {
 		s.log.Error("session failed", "err", err)
 		return
@@ -70,6 +81,9 @@ func (s *session) run(conn net.Conn) {
 	timer := time.AfterFunc(handshakeTime, func() { m.Close() })
 	err = s.handshake()
 	s.server.shaken(m)
+	if s.control != nil {
+		defer s.control.Close() // what nobody will read any more counts against the budget
+	}
 	if err != nil {
 		timer.Stop()
 		s.log.Info("session failed", "err", err)
@@ -142,8 +156,15 @@ func (s *Server) admit(one *session, resumed bool) error {
 	}
 	s.sessions[one.id] = one
 	delete(s.shaking, one.mux) // at its end it is told why
+	renewed := old != nil && old.spent.Load()
+	if renewed {
+		s.leaving[old] = struct{}{}
+	}
 	s.mu.Unlock()
-	if old != nil {
+	switch {
+	case renewed:
+		old.leave()
+	case old != nil:
 		old.end(&protocol.Error{Code: protocol.SessionFenced, Message: "a newer connection of this session took over"}, s.c.Hold)
 	}
 	if !s.c.Auth.Valid(one.identity) {
@@ -159,11 +180,11 @@ func (s *Server) forget(one *session) {
 	if s.sessions[one.id] == one {
 		delete(s.sessions, one.id)
 	}
+	delete(s.leaving, one)
 }
 
-// refuse ends the session of a client that opens a stream beside the control
-// stream.
-func (s *session) refuse() {
+// whileLive calls f, unless the session has ended. The server's end waits for it.
+func (s *session) whileLive(f func()) {
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -172,6 +193,12 @@ func (s *session) refuse() {
 	s.server.running.Add(1) // run is counted, too, as long as it has not ended
 	s.mu.Unlock()
 	defer s.server.running.Done()
+	f()
+}
+
+// refuse ends the session of a client that opens a stream beside the control
+// stream.
+func (s *session) refuse() {
 	s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
 }
 

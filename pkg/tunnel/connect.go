@@ -39,6 +39,7 @@ func (e notTunnelServer) Unwrap() error { return e.error }
 // what makes the sessions one for the server. One goroutine uses it at a time.
 type link struct {
 	dialer *transport.Dialer
+	budget *mux.Budget // of what the local app has not read
 	log    *slog.Logger
 	only   transport.Kind // "": whatever works
 	prefer transport.Kind // is tried first; "": nothing has worked yet
@@ -153,7 +154,7 @@ func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *pr
 	if err != nil {
 		return nil, err
 	}
-	m, err := mux.Client(conn, mux.Config{})
+	m, err := mux.Client(conn, mux.Config{Budget: l.budget})
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +169,9 @@ func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *pr
 	}
 	if err != nil {
 		m.Close()
+		if s.control != nil {
+			s.control.Close()
+		}
 		return nil, l.failed(err)
 	}
 	l.remember(kind)

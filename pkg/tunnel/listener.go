@@ -12,8 +12,13 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
+
+// maxUnread is how many bytes of requests may have come that the handler has not
+// read, in all. Beyond it the requests of which most is waiting are reset.
+const maxUnread = 256 << 20
 
 // errClosed is Accept's after Close.
 var errClosed = fmt.Errorf("tunnel: listener is closed: %w", net.ErrClosed)
@@ -62,7 +67,7 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 		}
 	}
 	l := &Listener{
-		client: c, log: c.log(), link: &link{dialer: dialer, log: c.log()},
+		client: c, log: c.log(), link: &link{dialer: dialer, log: c.log(), budget: mux.NewBudget(maxUnread)},
 		bind:    &protocol.Bind{ID: 1, Kind: protocol.KindHTTP, Name: o.Name, Upstream: o.Upstream},
 		streams: make(chan net.Conn), ended: make(chan struct{}),
 	}
@@ -261,7 +266,7 @@ func (l *Listener) keep(ctx, connecting context.Context, s *session, sessions *s
 func (l *Listener) watch(s *session) (gone <-chan struct{}, err error) {
 	select {
 	case <-s.draining:
-		l.tell(Draining, errServerDrains)
+		l.tell(Draining, s.reason)
 		return s.mux.Done(), nil
 	case <-s.mux.Done():
 	}

@@ -24,6 +24,7 @@ type session struct {
 	name     string
 	url      string
 	draining chan struct{} // closed when the server said drain
+	reason   error         // why it did; valid after draining
 	drained  chan struct{} // closed when the server said drained
 	read     chan struct{} // closed when the control stream's reader has ended
 
@@ -48,6 +49,9 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 	if err != nil {
 		return "", err
 	}
+	if welcome.Version != protocol.Version {
+		return "", badVersion(welcome.Version)
+	}
 	if err := protocol.Write(s.control, &protocol.Message{Bind: b}); err != nil {
 		return welcome.Resume, err
 	}
@@ -62,12 +66,21 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 	return welcome.Resume, nil
 }
 
+// badVersion is for a server that answers in a version that was not offered.
+func badVersion(version int) *protocol.Error {
+	return &protocol.Error{
+		Code:    protocol.VersionUnsupported,
+		Message: fmt.Sprintf("the server speaks version %d of the control messages, and this client version %d only", version, protocol.Version),
+		Hint:    "use a tunnel-client of the server's version or a neighbouring one",
+	}
+}
+
 // await reads messages until one is what is waited for, or a bye.
 func await[T any](control mux.Stream, pick func(*protocol.Message) *T) (*T, error) {
 	for {
 		m, err := protocol.Read(control)
 		if err != nil {
-			return nil, err
+			return nil, garbled(err)
 		}
 		if m.Bye != nil {
 			return nil, byeError(m.Bye)
@@ -76,6 +89,16 @@ func await[T any](control mux.Stream, pick func(*protocol.Message) *T) (*T, erro
 			return found, nil
 		}
 	}
+}
+
+// garbled is an error of reading the control stream. What is no message is no answer
+// of the server's either, which may be final.
+func garbled(err error) error {
+	var e *protocol.Error
+	if errors.As(err, &e) {
+		return fmt.Errorf("control stream: %v", err)
+	}
+	return fmt.Errorf("control stream: %w", err)
 }
 
 // byeError is why the server ends the session.
@@ -89,16 +112,17 @@ func byeError(b *protocol.Bye) error {
 // readControl hears the server out until the session ends.
 func (s *session) readControl() {
 	defer close(s.read)
+	defer s.control.Close() // what was not read counts against the budget
 	for {
 		m, err := protocol.Read(s.control)
 		switch {
 		case err != nil && isClosed(s.mux.Done()):
 			return // and that is why
 		case err != nil:
-			// Formatted: garbage is no answer of the server's, which may be final.
-			s.end(fmt.Errorf("control stream: %v", err))
+			s.end(garbled(err))
 			return
 		case m.Drain != nil && !isClosed(s.draining):
+			s.reason = drainReason(m.Drain)
 			close(s.draining)
 		case m.Drained != nil && !isClosed(s.drained):
 			close(s.drained)
@@ -107,6 +131,14 @@ func (s *session) readControl() {
 			return
 		}
 	}
+}
+
+// drainReason is what the server says of why it drains.
+func drainReason(d *protocol.Drain) error {
+	if d.Reason == "" {
+		return errServerDrains
+	}
+	return fmt.Errorf("%.200s", d.Reason)
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/printer"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// R35: nothing is decided by the wall clock. A time.Time that comes of time.Now
+// has the monotonic clock with it, and is compared by that, as timers and
+// deadlines are; a clock that is set moves only what drops it, or comes from
+// elsewhere. Those places are these; each is harmless, as said.
+func TestWallClock(t *testing.T) {
+	harmless := map[string]string{
+		"internal/edge/errors.go: time.Unix":           "a deadline that has passed",
+		"internal/proxy/source.go: time.Unix":          "a deadline that has passed",
+		"internal/proxy/serve.go: time.Unix":           "a deadline that has passed",
+		"pkg/tunnel/session.go: time.Unix":             "a deadline that has passed",
+		"cmd/tunnel-client/screen.go: d.Round":         "a duration",
+		"pkg/tunnel/reconnect.go: now().Round":         "to notice a sleep: the server is asked for a sign of life, see TestSleep and TestClockSet",
+		"cmd/tunnel-client/state.go: info.ModTime":     "for comfort, see TestStateClockSet",
+		"internal/pace/memory.go: time.Now().UnixNano": "how old a reading is: a step makes one too many or too few",
+	}
+	wall := []string{
+		"Round", "Truncate", "UTC", "Local", "Unix", "UnixNano", "UnixMilli", "UnixMicro", "AddDate", "ModTime",
+		"UnixDate", "Parse", "ParseInLocation", "ParseTime", "Date",
+	}
+	found := make(map[string]bool)
+	root := os.DirFS("../..")
+	for _, dir := range []string{"cmd", "internal", "pkg"} {
+		err := fs.WalkDir(root, dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/rig/") {
+				return err
+			}
+			src, err := fs.ReadFile(root, path)
+			if err != nil {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, src, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok || !slices.Contains(wall, sel.Sel.Name) {
+					return true
+				}
+				var of strings.Builder
+				printer.Fprint(&of, token.NewFileSet(), sel.X)
+				if (sel.Sel.Name == "Parse" || sel.Sel.Name == "Date") && of.String() != "time" {
+					return true // another package's
+				}
+				found[path+": "+of.String()+"."+sel.Sel.Name] = true
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for use := range found {
+		if harmless[use] == "" {
+			t.Errorf("%s: what happens when the clock is set?", use)
+		}
+	}
+	for use := range harmless {
+		if !found[use] {
+			t.Errorf("%s is not there any more", use)
+		}
+	}
+}
