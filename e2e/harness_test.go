@@ -30,6 +30,9 @@ var bin, home string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if os.Getenv(cutAppVariable) != "" {
+		return runCutApp()
+	}
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "tunnel-e2e-")
 	if err != nil {
