@@ -16,7 +16,7 @@ import (
 	sdk "github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// playRole is a child process: "app LISTEN", or "fleet LISTEN SERVER COUNT". It ends when its standard
+// playRole is a child process: "app LISTEN", "watch ADDR HOST", or "fleet LISTEN SERVER COUNT". It ends when its standard
 // input does.
 func playRole(args []string) error {
 	go rig.ExitWithParent()
@@ -27,6 +27,8 @@ func playRole(args []string) error {
 			return err
 		}
 		return http.Serve(l, rig.NewPlainApp())
+	case len(args) == 3 && args[0] == "watch":
+		return watch(args[1], args[2])
 	case len(args) == 4 && args[0] == "fleet":
 		count, err := strconv.Atoi(args[3])
 		if err != nil {

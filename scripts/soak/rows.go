@@ -24,6 +24,7 @@ func rows() []row {
 		{"churn", "R22", "100,000 sessions that break off at every stage", false, (*trial).churn},
 		{"slow-link", "R11", "256 kbit/s, 32 writers each way, 10 minutes", true, (*trial).slowLink},
 		{"half-open", "R8", "packets lost one way, the other, both", true, (*trial).halfOpen},
+		{"dropped", "R8", "packets dropped by the kernel between two network namespaces, one way and the other", true, (*trial).dropped},
 		{"sleep", "R9", "clients stopped for 5 minutes", true, (*trial).sleep},
 		{"long-path", "R12", "20, 100 and 200 ms round trip, one stream", false, (*trial).longPath},
 		{"stalled", "R14", "1,000 visitors that read 100 MB at 1 kB/s", false, (*trial).stalled},
@@ -37,9 +38,9 @@ func rows() []row {
 type verdict string
 
 const (
-	pass     verdict = "pass"
-	fail     verdict = "FAIL"
-	notBuilt verdict = "not built"
+	pass    verdict = "pass"
+	fail    verdict = "FAIL"
+	skipped verdict = "skipped"
 )
 
 // A check is one thing that a promise says, and what was seen.

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -176,11 +173,6 @@ func readSlowly(ctx context.Context, c net.Conn) bool {
 func (t *trial) overload() error {
 	limit := pick(t, 128, 512) // MiB
 	stalls, idles := pick(t, 1_500, 8_000), pick(t, 500, 5_000)
-	help, _ := exec.Command(filepath.Join(t.bin, "tunnel-server"), "serve", "--help").CombinedOutput()
-	if !strings.Contains(string(help), "--memory-limit") {
-		t.checks = append(t.checks, check{t.row.name, t.row.promise, "--memory-limit", "-", "-", notBuilt})
-		return nil
-	}
 	if err := t.serve(quiet, fmt.Sprintf("--memory-limit=%dMiB", limit)); err != nil {
 		return err
 	}

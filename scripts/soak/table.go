@@ -24,14 +24,14 @@ func printMarkdown(w io.Writer, checks []check) {
 		switch c.verdict {
 		case fail:
 			figure = "**" + figure + "**"
-		case notBuilt:
-			figure = string(notBuilt)
+		case skipped:
+			figure = "skipped: " + figure
 		}
 		fmt.Fprintf(w, "| %s | %s | %s (%s) | `scripts/soak.sh --only %s` |\n", c.promise, c.done, figure, c.limit, c.row)
 	}
 }
 
-// count counts the checks that passed and those that did not. What is not built is neither.
+// count counts the checks that passed and those that did not. What was skipped is neither.
 func count(checks []check) (passed, failed int) {
 	for _, c := range checks {
 		switch c.verdict {
