@@ -86,6 +86,9 @@ func FuzzChunks(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if bytes.Contains(in, []byte(" ;")) || bytes.Contains(in, []byte("\t;")) {
+			return // is to be taken (RFC 9112, section 7.1.1), and net/http does not
+		}
 		if want, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(in))); !bytes.Equal(got, want) || err != nil {
 			t.Errorf("got %q, want %q, %v", got, want, err)
 		}
