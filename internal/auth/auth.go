@@ -18,6 +18,8 @@ import (
 // compared and logged, they hold nothing secret. The zero value is nobody.
 type Identity struct {
 	ID string // "token:" or "session:" and 16 hex digits of a SHA-256
+	// Stranger says that anybody could have it: what was shown is not known here.
+	Stranger bool
 }
 
 // OfSession says that no token was shown: nothing but the session itself can
@@ -47,9 +49,9 @@ type Anonymous struct{}
 func (Anonymous) Authenticate(token, session string) (Identity, error) {
 	switch {
 	case token != "":
-		return identify("token:", token), nil
+		return stranger("token:", token), nil
 	case session != "":
-		return identify("session:", session), nil
+		return stranger("session:", session), nil
 	}
 	return Identity{}, &protocol.Error{
 		Code:    protocol.Unauthorized,
@@ -59,6 +61,12 @@ func (Anonymous) Authenticate(token, session string) (Identity, error) {
 
 // Valid is true for every identity but the zero value.
 func (Anonymous) Valid(id Identity) bool { return id != Identity{} }
+
+func stranger(prefix, secret string) Identity {
+	id := identify(prefix, secret)
+	id.Stranger = true
+	return id
+}
 
 func identify(prefix, secret string) Identity {
 	return identity(prefix, sha256.Sum256([]byte(secret)))

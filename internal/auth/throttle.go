@@ -16,8 +16,13 @@ import (
 const (
 	// window is what Throttle.PerMinute counts in.
 	window = time.Minute
+	// siteFactor is how many times one address's limit an IPv6 /48 has.
+	siteFactor = 2
 	// allFactor is how many times one address's limit all addresses have together.
 	allFactor = 20
+	// firstFactor is the same for the failures that are a site's first within a
+	// window, which count for nothing else.
+	firstFactor = 120
 	// maxKnown is how many addresses are remembered that logged in.
 	maxKnown = 16_384
 	// maxWrong is how many wrong tokens of an address are remembered.
@@ -25,17 +30,25 @@ const (
 )
 
 // Throttle limits failed logins: those of one address, where all of an IPv6 /64
-// are one, and those of all addresses together, which may be 20 times as many.
-// What is over a limit is refused without a look at the token, or the answer
-// would tell whether it was right.
+// are one; those of an IPv6 /48, which may be twice as many; and those of all
+// addresses together, which may be 20 times as many. What is over a limit is
+// refused without a look at the token, or the answer would tell whether it was
+// right.
 //
-// Who did not guess is spared. Another address logs in as ever, and one that
-// logged in before, of the last 16,384 that did, also when the limit of all is
-// reached. No token is no guess, nor is the same wrong one again, as of a
-// client that a supervisor starts over and over.
+// Who did not guess is spared. A site, which is an IPv4 address or an IPv6 /48,
+// that has not failed for a minute is no part of all: its first failure counts
+// against a limit of its own, of 120 times PerMinute. So nobody else is shut out
+// by who has fewer than that many sites, and 140 times PerMinute is what can be
+// guessed in a minute at most. The last 16,384 addresses that logged in are
+// subject to their own limit alone, and add as much each; a session that logged
+// in with the same token before, of the last 16,384, is subject to none: its id
+// is a secret, so that nothing can be guessed with it. No token is no guess, nor
+// is the same wrong one again, as of a client that a supervisor starts over and
+// over.
 //
-// It keeps at most 60 times PerMinute addresses that failed, and the 16,384,
-// 250 to 500 bytes each. A clock that is set changes nothing.
+// It keeps at most 840 times PerMinute networks that failed, and 16,384
+// addresses, 180 to 500 bytes each; a session is 180. A clock that is set
+// changes nothing.
 type Throttle struct {
 	Auth      Authenticator
 	PerMinute int          // failed logins of one address in a minute; 0: no limit
@@ -44,18 +57,25 @@ type Throttle struct {
 	mu      sync.Mutex // guards the following, and makes guesses that come at once count one after the other
 	sources map[netip.Prefix]*source
 	known   list.List // of the *source that logged in, the last one first
-	all     debt
+	logins  logins
+	first   debt // of sites that had not failed of late
+	all     debt // of the others
 	swept   time.Time
 	warned  time.Time
 	refused int // since warned
 }
 
-// source is an address that failed within the last minutes, or is known.
+// source is an address, or a site, that failed within the last minutes, or an
+// address that is known.
 type source struct {
-	prefix netip.Prefix
 	known  *list.Element // nil: it is not
 	debt   debt
-	wrong  []digest // the last tokens that were compared and wrong
+	failed time.Time // the last time, of a site
+	wrong  []digest  // the last tokens that were compared and wrong
+}
+
+func (s *source) failedOfLate(now time.Time) bool {
+	return !s.failed.IsZero() && now.Sub(s.failed) < window
 }
 
 // debt is a bucket that drains by itself: when it will be empty.
@@ -96,14 +116,16 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 	if t.PerMinute <= 0 || token == "" {
 		return t.Auth.Authenticate(token, session)
 	}
-	prefix, sum := network(from), sha256.Sum256([]byte(token))
+	address, site := network(from, 64), Site(from)
+	sum, on := digest(sha256.Sum256([]byte(token))), digest(sha256.Sum256([]byte(session)))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	s := t.sources[prefix]
-	again := s != nil && slices.Contains(s.wrong, sum)
-	if !again {
-		if wait := t.wait(s, now); wait > 0 {
+	s := t.sources[address]
+	known := t.logins.know(on, sum)
+	free := known || s != nil && slices.Contains(s.wrong, sum)
+	if !free {
+		if wait := t.wait(s, t.sources[site], now); wait > 0 {
 			t.warn(from, now)
 			return Identity{}, &Throttled{RetryAfter: wait}
 		}
@@ -111,26 +133,30 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 	id, err := t.Auth.Authenticate(token, session)
 	switch {
 	case err == nil:
-		t.remember(t.source(prefix, now))
-	case !again && errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}):
-		t.failed(t.source(prefix, now), sum, now)
+		t.remember(t.source(address, now))
+		t.logins.add(on, sum)
+	case !free && errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}):
+		t.failed(address, site, sum, now)
 	}
 	return id, err
 }
 
-// network is what counts as one address.
-func network(a netip.Addr) netip.Prefix {
+// Site is the network that one customer of a provider may have: all of an IPv6
+// /48, or an IPv4 address. The zero address is at the zero Prefix.
+func Site(a netip.Addr) netip.Prefix { return network(a, 48) }
+
+// network is a itself, or that many bits of it where it is of IPv6.
+func network(a netip.Addr, bits int) netip.Prefix {
 	a = a.Unmap().WithZone("")
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64 // the least that a customer is given
+	if !a.Is6() {
+		bits = a.BitLen()
 	}
 	p, _ := a.Prefix(bits) // the zero Prefix for the zero Addr
 	return p
 }
 
-// wait is how long s, which may be nil, is not listened to.
-func (t *Throttle) wait(s *source, now time.Time) time.Duration {
+// wait is how long s at site, which may be nil, is not listened to.
+func (t *Throttle) wait(s, site *source, now time.Time) time.Duration {
 	var own time.Duration
 	if s != nil {
 		own = s.debt.wait(now, t.PerMinute)
@@ -138,14 +164,36 @@ func (t *Throttle) wait(s *source, now time.Time) time.Duration {
 			return own
 		}
 	}
+	if site == nil || !site.failedOfLate(now) {
+		return max(own, t.first.wait(now, t.PerMinute*firstFactor))
+	}
+	if site != s {
+		own = max(own, site.debt.wait(now, t.PerMinute*siteFactor))
+	}
 	return max(own, t.all.wait(now, t.PerMinute*allFactor))
 }
 
-func (t *Throttle) failed(s *source, sum digest, now time.Time) {
+// failed counts a wrong token against all that it is to count against.
+func (t *Throttle) failed(address, network netip.Prefix, sum digest, now time.Time) {
+	s := t.source(address, now)
 	s.debt.add(now, t.PerMinute)
-	if s.known == nil {
-		t.all.add(now, t.PerMinute*allFactor)
+	s.guessed(sum)
+	if s.known != nil {
+		return
 	}
+	site := t.source(network, now)
+	if site != s {
+		site.debt.add(now, t.PerMinute*siteFactor)
+	}
+	if site.failedOfLate(now) {
+		t.all.add(now, t.PerMinute*allFactor)
+	} else {
+		t.first.add(now, t.PerMinute*firstFactor)
+	}
+	site.failed = now
+}
+
+func (s *source) guessed(sum digest) {
 	if len(s.wrong) == maxWrong {
 		s.wrong = slices.Delete(s.wrong, 0, 1)
 	}
@@ -171,14 +219,14 @@ func (t *Throttle) source(prefix netip.Prefix, now time.Time) *source {
 	if now.Sub(t.swept) >= window {
 		t.swept = now
 		for p, s := range t.sources {
-			if s.known == nil && !s.debt.until.After(now) {
+			if s.known == nil && !s.debt.until.After(now) && !s.failedOfLate(now) {
 				delete(t.sources, p)
 			}
 		}
 	}
 	s := t.sources[prefix]
 	if s == nil {
-		s = &source{prefix: prefix}
+		s = new(source)
 		if t.sources == nil {
 			t.sources = make(map[netip.Prefix]*source)
 		}

@@ -28,13 +28,14 @@ type framing struct {
 	line  [48]byte // how the line begins; enough for each that frames
 	n     int      // its bytes so far, without CR
 	cr    bool     // CR was the last byte
+	last  [8]byte  // how the request line ends: its version
+	old   bool     // that is HTTP/1.0, where net/http ignores Transfer-Encoding
 	sized bool     // the header section has Content-Length, which is left
 	coded bool     // it has Transfer-Encoding
 
 	// These are for the handler, which is called when Read has seen all of the header
-	// section. They count from 1; 0: none.
+	// section, and perhaps requests after it. They count from 1; 0: none.
 	stop   atomic.Int64 // the first request that is not to be served
-	coding atomic.Int64 // the last one with Transfer-Encoding
 	served atomic.Int64 // requests that reached the handler
 }
 
@@ -101,6 +102,11 @@ func (f *framing) keep(p []byte) {
 		copy(f.line[f.n:], p)
 	}
 	f.n += len(p)
+	if f.state == requestLine {
+		n := min(len(p), len(f.last))
+		copy(f.last[:], f.last[n:])
+		copy(f.last[len(f.last)-n:], p[len(p)-n:])
+	}
 }
 
 // strange reports whether c has no place in a chunk's extensions.
@@ -117,7 +123,18 @@ func (f *framing) lose() {
 		at++
 	}
 	f.state = lost
-	f.stop.Store(at)
+	f.refuse(at)
+}
+
+// refuse has request n not served, nor any after it. Who reads and who serves call it
+// in either order: the smallest n holds.
+func (f *framing) refuse(n int64) {
+	for {
+		at := f.stop.Load()
+		if at > 0 && at <= n || f.stop.CompareAndSwap(at, n) {
+			return
+		}
+	}
 }
 
 func (f *framing) endLine() {
@@ -158,6 +175,7 @@ func (f *framing) startHead(line []byte) {
 	if len(line) > 0 {
 		f.began++
 		f.state, f.sized, f.coded, f.left = headerField, false, false, 0
+		f.old = string(f.last[:]) == "HTTP/1.0"
 	}
 }
 
@@ -181,9 +199,8 @@ func (f *framing) field(line []byte, whole bool) bool {
 		f.sized, f.left = true, n
 		return !unclear
 	case len(name) == len("Transfer-Encoding") && strings.EqualFold(string(name), "Transfer-Encoding"):
-		unclear := f.coded || !whole || len(value) != len("chunked") || !strings.EqualFold(string(value), "chunked")
+		unclear := f.old || f.coded || !whole || len(value) != len("chunked") || !strings.EqualFold(string(value), "chunked")
 		f.coded = true
-		f.coding.Store(f.began)
 		return !unclear
 	}
 	return true
@@ -224,12 +241,10 @@ func (f *framing) size(line []byte, whole bool) bool {
 func (f *framing) unclear(r *http.Request) bool {
 	n := f.served.Add(1)
 	if r.Close { // RFC 9112, section 9.6; in HTTP/1.0 net/http lets keep-alive win
-		f.stop.CompareAndSwap(0, n+1)
+		f.refuse(n + 1)
 	}
-	if stop := f.stop.Load(); stop > 0 && n >= stop {
-		return true
-	}
-	return r.ProtoMajor == 1 && r.ProtoMinor == 0 && f.coding.Load() == n
+	stop := f.stop.Load()
+	return stop > 0 && n >= stop
 }
 
 // serveClear is the handler of connections of [Listener]: it refuses the requests

@@ -122,7 +122,9 @@ func headerSize(r *http.Request) int {
 func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name string) {
 	ctx := r.Context()
 	var lost error // of a request that was sent once
-	var parked <-chan time.Time
+	var parked *time.Timer
+	var since time.Time
+	limit := h.Park
 	for {
 		route, err := h.Registry.Lookup(ctx, name)
 		if err == nil {
@@ -131,22 +133,23 @@ func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name
 				return
 			}
 		}
-		park, again := h.Park, h.again(ctx, err, route, lost != nil)
-		if lost == nil && errors.Is(err, upstream.ErrUnanswered) {
-			park, lost = min(park, lostPark), err
-		}
+		again := h.again(ctx, err, route, lost != nil)
 		var offline *registry.OfflineError
-		if errors.As(err, &offline) && offline.Silent {
-			park = min(park, lostPark)
+		switch {
+		case lost == nil && wasLost(err):
+			limit, lost = min(limit, lostPark), err
+		case errors.As(err, &offline) && offline.Silent:
+			limit = min(limit, lostPark)
 		}
 		if again == nil {
 			h.answer(w, r, name, cmp.Or(lost, err))
 			return
 		}
 		if parked == nil {
-			t := time.NewTimer(park)
-			defer t.Stop()
-			parked = t.C
+			parked, since = time.NewTimer(limit), time.Now()
+			defer parked.Stop()
+		} else {
+			parked.Reset(limit - time.Since(since))
 		}
 		select {
 		case <-again:
@@ -155,7 +158,7 @@ func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name
 		}
 		select {
 		case <-again:
-		case <-parked:
+		case <-parked.C:
 			h.answer(w, r, name, cmp.Or(lost, err))
 			return
 		case <-ctx.Done():
@@ -173,7 +176,7 @@ func (h *HTTP) again(ctx context.Context, err error, route *registry.Route, lost
 		return nil
 	case errors.As(err, &offline) && h.Park > 0:
 		return offline.Changed
-	case errors.Is(err, upstream.ErrUnanswered) && !lost, errors.Is(err, upstream.ErrNotSent):
+	case wasLost(err) && !lost, errors.Is(err, upstream.ErrNotSent):
 		now, err := h.Registry.Lookup(ctx, route.Name)
 		switch {
 		case err == nil && now != route:
@@ -183,6 +186,12 @@ func (h *HTTP) again(ctx context.Context, err error, route *registry.Route, lost
 		}
 	}
 	return nil
+}
+
+// wasLost reports whether err is of a request that was lost with its session and
+// may be sent again: nobody can tell.
+func wasLost(err error) bool {
+	return errors.Is(err, upstream.ErrSessionLost) && errors.Is(err, upstream.ErrUnanswered)
 }
 
 // at returns a channel that is closed after d.

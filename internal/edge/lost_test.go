@@ -75,6 +75,7 @@ func TestNotSentAgain(t *testing.T) {
 		want    int
 	}{
 		{"lost twice", "GET / HTTP/1.1\r\nHost: demo.example.com\r\n\r\n", errLost, 2},
+		{"unanswered, the session lives", "GET / HTTP/1.1\r\nHost: demo.example.com\r\n\r\n", upstream.ErrUnanswered, 1},
 		{"answered", "GET / HTTP/1.1\r\nHost: demo.example.com\r\n\r\n", plain, 1},
 		{"POST", post, plain, 1},
 	} {
@@ -93,7 +94,7 @@ func TestNotSentAgain(t *testing.T) {
 			release = bind(t, r, lose)
 			v := visit(t, addr)
 			io.WriteString(v, tt.request)
-			if a := v.receive("GET"); answered(a) != "502 session_lost" {
+			if a := v.receive("GET"); answered(a) != "502 session_lost" && tt.err != upstream.ErrUnanswered {
 				t.Errorf("got %s", answered(a))
 			}
 			if sent != tt.want {

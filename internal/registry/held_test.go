@@ -10,19 +10,19 @@ import (
 // check compares the queues with what is held.
 func (m *Memory) check(t *testing.T) (held int) {
 	t.Helper()
-	owned := make(map[string]int)
+	grouped := make(map[string]int)
 	for _, e := range m.names {
 		if e.held != nil {
 			held++
-			owned[e.route.Owner]++
+			grouped[e.route.Group]++
 		}
 	}
-	if m.held.List != nil && m.held.Len() != held || len(m.owned) != len(owned) {
-		t.Fatalf("%d held by %d owners are counted as %d by %d", held, len(owned), m.held.Len(), len(m.owned))
+	if m.held.List != nil && m.held.Len() != held || len(m.grouped) != len(grouped) {
+		t.Fatalf("%d held by %d groups are counted as %d by %d", held, len(grouped), m.held.Len(), len(m.grouped))
 	}
-	for owner, n := range owned {
-		if m.owned[owner].Len() != n {
-			t.Fatalf("%d held by %s are counted as %d", n, owner, m.owned[owner].Len())
+	for group, n := range grouped {
+		if m.grouped[group].Len() != n {
+			t.Fatalf("%d held by %s are counted as %d", n, group, m.grouped[group].Len())
 		}
 	}
 	return held
@@ -52,6 +52,33 @@ func TestHeldOfOneOwner(t *testing.T) {
 		synctest.Wait()
 		if held := m.check(t); held != 0 || len(m.names) != 0 {
 			t.Fatalf("%d names are held, %d kept", held, len(m.names))
+		}
+	})
+}
+
+// S15: who has any number of owners in one group loses their oldest, and leaves
+// half to the others, even where those have held theirs longer.
+func TestHeldOfOneGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Memory{MaxHeld: 20}
+		for n := range 15 {
+			bind(t, m, route(fmt.Sprint("ann-", n), "ann", nil))(time.Hour)
+			m.check(t)
+		}
+		for n := range 1000 {
+			r := route(fmt.Sprint("name-", n), fmt.Sprint("stranger-", n), nil)
+			r.Group = "strangers"
+			bind(t, m, r)(time.Hour)
+			if held := m.check(t); held != min(10+n+1, 20) {
+				t.Fatalf("%d names are held after %d of strangers were dropped", held, n+1)
+			}
+		}
+		for n := range 10 {
+			checkTaken(t, m, route(fmt.Sprint("ann-", 5+n), "bob", nil))
+			name := fmt.Sprint("name-", 990+n)
+			checkTaken(t, m, route(name, "strangers", nil)) // the group is no owner
+			bind(t, m, route(name, fmt.Sprint("stranger-", 990+n), nil))
+			m.check(t)
 		}
 	})
 }

@@ -25,14 +25,15 @@ type Memory struct {
 	// an answer. Default 3 s.
 	Probe time.Duration
 	// MaxHeld bounds the names that are held at once, of about 700 bytes each, and
-	// half of it those of one owner. Above, the oldest hold ends before its time:
-	// who drops names in a loop loses his own first. Default 50,000.
+	// half of it those of one Route.Group. Above, the oldest hold ends before its
+	// time: one group that drops names in a loop loses its own, and leaves half to
+	// all others; two that do can end everybody's. Default 50,000.
 	MaxHeld int
 
-	mu    sync.RWMutex // guards the following
-	names map[string]*entry
-	held  queue            // all
-	owned map[string]queue // by owner; none is empty
+	mu      sync.RWMutex // guards the following
+	names   map[string]*entry
+	held    queue            // all
+	grouped map[string]queue // by group; none is empty
 }
 
 // entry is who has a name. It is never changed: a name that changes its state
@@ -47,7 +48,7 @@ type hold struct {
 	until   time.Time
 	silent  bool // the client had been silent
 	timer   *time.Timer
-	place   place         // in Memory.held and Memory.owned
+	place   place         // in Memory.held and Memory.grouped
 	changed chan struct{} // closed when the hold is over, for whatever reason
 }
 
@@ -127,7 +128,7 @@ func (m *Memory) release(bound *entry, d time.Duration) {
 	}
 	h := &hold{until: time.Now().Add(d), changed: make(chan struct{})}
 	h.silent = bound.route.Silent != nil && bound.route.Silent()
-	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Kind: bound.route.Kind}, held: h}
+	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Group: bound.route.group(), Kind: bound.route.Kind}, held: h}
 	// The timer counts monotonic time: a clock that is set moves no hold.
 	h.timer = time.AfterFunc(d, func() { m.expire(held) })
 	m.names[name] = held

@@ -40,6 +40,7 @@ type Release func(hold time.Duration)
 type Route struct {
 	Name   string
 	Owner  string // who may take the name over: an auth.Identity's ID
+	Group  string // whose holds its hold is counted with; "": Owner
 	Kind   protocol.Kind
 	Policy *policy.Policy
 	// HTTP sends a request to the client; nil where it takes none.

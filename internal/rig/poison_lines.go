@@ -79,6 +79,9 @@ func oldVersions() []Poison {
 		old+"Connection: keep-alive\r\nContent-Length: 15\r\n"+coded+"\r\n"+hello+hidden, old+"Connection: keep-alive\r\nTransfer-Encoding: identity\r\n\r\n"+hidden, old+"Connection: keep-alive\r\nTransfer-Encoding:\r\nContent-Length: 44\r\n\r\n"+hidden,
 		old+"Connection: keep-alive\r\n\r\n"+hidden, old+"\r\n"+hidden, old+"Connection: keep-alive, close\r\n\r\n"+hidden, old+"Expect: 100-continue\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
 		old+"Connection: Upgrade, keep-alive\r\nUpgrade: websocket\r\n\r\n"+hidden,
+		// What a reader ahead learns of the last request must not hide what it learned of the first.
+		old+"Connection: keep-alive\r\n"+coded+"\r\n0\r\n\r\nPOST /{id}/hidden HTTP/1.1\r\nHost: {b}\r\n"+coded+"\r\n"+hello,
+		old+"Connection: close, keep-alive\r\n\r\n"+hidden+"GET /{id}/third HTTP/1.1\nHost: {b}\n\n",
 		"GET /{id}/first\r\n", "GET /{id}/first\r\n\r\n", "GET /{id}/first\n", "GET http://{a}/{id}/first\r\n\r\n",
 	)
 }

@@ -72,13 +72,13 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 		return &protocol.Error{Code: protocol.TooManyNames, Message: "this session has as many names as it may"}
 	}
 	release, err := s.server.c.Registry.Bind(context.Background(), &registry.Route{
-		Name: name, Owner: s.owner, Kind: protocol.KindHTTP, Policy: p,
+		Name: name, Owner: s.owner, Group: s.group, Kind: protocol.KindHTTP, Policy: p,
 		HTTP:   s.pool.Route(name),
 		Alive:  s.alive,
 		Silent: func() bool { return errors.Is(s.mux.Err(), mux.ErrSilent) },
 		Lost: func() {
-			if s.spent.Load() {
-				s.retire()
+			if s.replaced.Load() {
+				s.moved(name)
 				return
 			}
 			// It was silent, and may wake up: then it connects again and learns which of
@@ -112,8 +112,8 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 // alive asks the client for a sign of life. Any byte is one: on a slow link the
 // answer itself may stand behind much else.
 func (s *session) alive(ctx context.Context) bool {
-	if s.spent.Load() {
-		return false // it may be well, and waits to be replaced
+	if s.replaced.Load() {
+		return false // it may be well, but its names are the next connection's
 	}
 	asked := time.Now()
 	_, err := s.mux.Ping(ctx)

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -23,12 +24,14 @@ import (
 // answer's status. It asks for no upgrade: 426 is a login that went well.
 func (n *node) guess(from, token string) (*http.Response, *protocol.Error) {
 	n.t.Helper()
-	req, err := http.NewRequestWithContext(n.t.Context(), "GET", "http://"+n.addr+protocol.PathPrefix+"abcdefghijklmnop", nil)
+	req, err := http.NewRequestWithContext(n.t.Context(), "GET", "http://"+n.addr+protocol.PathPrefix+rand.Text(), nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	req.Host = "localhost"
-	req.Header.Set("Authorization", "Bearer "+token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	req.Header.Set("X-Forwarded-For", from)
 	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
@@ -146,6 +149,22 @@ func TestTokenIsNotLogged(t *testing.T) {
 		if !strings.Contains(log.String(), said) {
 			t.Errorf("the log does not show %q:\n%s", said, log.String())
 		}
+	}
+}
+
+// S14: nobody fills the log by failing, with what is no guess either.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var log buffer
+	n := start(t, server.Config{
+		LoginFailures: 2, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "correct-token\n"),
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	for range 100 {
+		n.guess("", "")
+		n.guess("", "an-old-token")
+	}
+	if lines := strings.Count(log.String(), "session refused"); lines < 1 || lines > 20 { // over two minutes
+		t.Errorf("%d lines of 200 refusals:\n%s", lines, log.String())
 	}
 }
 

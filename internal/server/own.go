@@ -4,11 +4,12 @@ import (
 	_ "embed"
 	"errors"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/transport"
@@ -50,11 +51,12 @@ func (s *Server) own() http.Handler {
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	from := s.edge.Visitor(r)
 	refuse := func(e *protocol.Error) {
-		level := slog.LevelInfo
-		if e.Code == protocol.LoginThrottled {
-			level = slog.LevelDebug // whoever guesses would fill the log
+		level, unlogged := s.refused.count(e.Code, time.Now())
+		log := s.log
+		if unlogged > 0 {
+			log = log.With("unlogged", unlogged)
 		}
-		s.log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
+		log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
 		transport.Refuse(w, e)
 	}
 	id := r.PathValue("session")
@@ -85,12 +87,21 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("session failed", "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	one := &session{server: s, id: id, identity: identity, log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
+	one := &session{server: s, id: id, identity: identity, group: group(identity, from), log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
 	// The handler returns: net/http frees what it held for the request.
 	go func() {
 		defer s.over()
 		one.run(conn)
 	}()
+}
+
+// group is who the names of id are held together with: a stranger can have any
+// number of identities, a verified one is its own.
+func group(id auth.Identity, from netip.Addr) string {
+	if !id.Stranger {
+		return id.ID
+	}
+	return "from:" + auth.Site(from).String()
 }
 
 // bearer returns the token of RFC 6750, section 2.1, or "".

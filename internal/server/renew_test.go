@@ -172,3 +172,51 @@ func TestSessionIsUsedUp(t *testing.T) {
 		t.Error("the session goes on without ids")
 	}
 }
+
+// While a session moves, its names are nobody else's: not another client's of the
+// same token before the next connection is there, nor a stranger's once some have
+// moved. Those that have not go on being answered by the old connection.
+func TestRenewedNamesStayItsOwn(t *testing.T) {
+	defer http.DefaultClient.CloseIdleConnections()
+	n := two(t, server.Config{MaxStreams: 8, Hold: time.Hour})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		io.WriteString(w, "whole")
+	})
+	old := n.connect("", "token-of-ann", "")
+	for _, name := range []string{"demo", "second"} {
+		old.must(old.bind(name))
+	}
+	go http.Serve(accepter{old.mux}, handler)
+	for range 7 { // seven eighths
+		if err := n.whole("/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := old.read(); m.Drain == nil {
+		t.Fatalf("got %+v, want drain", m)
+	}
+	for _, token := range []string{"token-of-ann", "token-of-bob"} {
+		if b := n.connect("", token, "").bind("demo"); b.Error == nil {
+			t.Errorf("another client with %s took the name before the next connection came", token)
+		}
+	}
+	next := n.connect(old.id, "token-of-ann", old.welcome.Resume)
+	go http.Serve(accepter{next.mux}, handler)
+	next.must(next.bind("demo"))
+	if b := n.connect("", "token-of-bob", "").bind("second"); b.Error == nil {
+		t.Error("a stranger took the name that has not moved yet")
+	}
+	if res, body := n.get("second.localhost", "/"); body != "whole" {
+		t.Errorf("the name that has not moved yet: %s %q", res.Status, body)
+	}
+	next.must(next.bind("second"))
+	select {
+	case <-old.mux.Done():
+	case <-time.After(20 * time.Second):
+		t.Error("the old connection does not end")
+	}
+	if res, body := n.get("second.localhost", "/"); body != "whole" {
+		t.Errorf("the name that has moved: %s %q", res.Status, body)
+	}
+}

@@ -44,7 +44,7 @@ type Config struct {
 	// Auth decides who may connect. Needed.
 	Auth auth.Authenticator
 	// LoginFailures is how many failed logins one address may have in a minute, and
-	// all together 20 times as many, see [auth.Throttle]. 0: no limit.
+	// all together 140 times as many, see [auth.Throttle]. 0: no limit.
 	LoginFailures int
 	// Registry keeps the names. Default: in memory.
 	Registry registry.Registry
@@ -89,6 +89,7 @@ type Server struct {
 	port     string // of the public URLs
 	resume   resumer
 	throttle auth.Throttle
+	refused  refused
 	draining atomic.Bool
 
 	running sync.WaitGroup // sessions, and what they start

@@ -34,19 +34,22 @@ type session struct {
 	id       string
 	identity auth.Identity
 	owner    string // to whom its names belong
+	group    string // who its held names count with
 	log      *slog.Logger
 	mux      mux.Session
 	pool     *upstream.Pool
 
-	spent   atomic.Bool // its next connection is to take over
-	retired sync.Once
+	spent    atomic.Bool // its next connection is to take over
+	replaced atomic.Bool // that one is there
+	retired  sync.Once
 
 	writing sync.Mutex // one message at a time
 	control mux.Stream
 
-	mu    sync.Mutex
-	ended bool
-	names map[string]registry.Release
+	mu      sync.Mutex // guards the following
+	ended   bool
+	names   map[string]registry.Release
+	leaving *time.Timer // calls retire; nil: it was not replaced
 }
 
 // run serves conn until the session has ended.
@@ -159,6 +162,7 @@ func (s *Server) admit(one *session, resumed bool) error {
 	renewed := old != nil && old.spent.Load()
 	if renewed {
 		s.leaving[old] = struct{}{}
+		old.replaced.Store(true)
 	}
 	s.mu.Unlock()
 	switch {
@@ -271,6 +275,9 @@ func (s *session) drop(hold time.Duration) {
 	s.mu.Lock()
 	names := s.names
 	s.names, s.ended = nil, true
+	if s.leaving != nil {
+		s.leaving.Stop()
+	}
 	s.mu.Unlock()
 	for _, release := range names {
 		release(hold)

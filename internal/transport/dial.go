@@ -45,16 +45,6 @@ type Dialer struct {
 // than one that has lasted for long (R8).
 const connectTime = 8 * time.Second
 
-// ErrUnreached says that nothing answered at all: no connection was made.
-var ErrUnreached = errors.New("not reached")
-
-// unreached is an ErrUnreached that says itself what was not.
-type unreached struct{ error }
-
-func (unreached) Is(target error) bool { return target == ErrUnreached }
-
-func (e unreached) Unwrap() error { return e.error }
-
 // Dial makes one connection and upgrades it for session. ctx bounds all of it
 // and has no hold on the connection afterwards, which comes without
 // deadlines.
@@ -151,7 +141,7 @@ func (d *Dialer) connect(ctx context.Context, proxy *url.URL) (net.Conn, error) 
 	}
 	conn, err := dial(ctx, "tcp", address(hop))
 	if err != nil {
-		return nil, unreached{fmt.Errorf("the %s at %s cannot be reached: %w", what, address(hop), unreachable(ctx, err, hint))}
+		return nil, fmt.Errorf("the %s at %s cannot be reached: %w", what, address(hop), unreachable(ctx, err, hint))
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		conn.Close()

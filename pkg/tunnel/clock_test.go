@@ -3,11 +3,8 @@ package tunnel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -226,7 +223,7 @@ func TestAttempts(t *testing.T) {
 			before = a.at
 		}
 		// Half of maxBackoff on the average.
-		if n := len(tries); n < 600 || n > 900 {
+		if n := len(tries); n < 2000 || n > 2900 {
 			t.Errorf("%d attempts in an hour", n)
 		}
 		f.mu.Lock()
@@ -255,7 +252,7 @@ func TestFlapping(t *testing.T) {
 		defer l.Close()
 		f.newest().Close()
 		time.Sleep(10 * time.Minute)
-		if n := len(f.seen()); n < 60 || n > 250 {
+		if n := len(f.seen()); n < 200 || n > 600 {
 			t.Errorf("%d sessions in ten minutes", n)
 		}
 	})
@@ -426,33 +423,6 @@ func TestRemember(t *testing.T) {
 		l.remember(step.worked)
 		if got := l.kinds()[0]; got != step.prefer || len(l.kinds()) != 2 {
 			t.Errorf("step %d: prefers %v, want %s first", i, l.kinds(), step.prefer)
-		}
-	}
-}
-
-// Where nobody answers the next attempt comes soon, however many have failed (R8);
-// a server that answers is given more time.
-func TestPauseWhereNobodyAnswers(t *testing.T) {
-	dialer := &transport.Dialer{
-		Server:      &url.URL{Scheme: "http", Host: "away:1"},
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("away") },
-	}
-	_, unreached := dialer.Dial(t.Context(), transport.Raw, "0123456789abcdef")
-	for _, tt := range []struct {
-		err  error
-		soon bool
-	}{
-		{unreached, true},
-		{fmt.Errorf("upgrade: %w", context.DeadlineExceeded), true},
-		{errors.New("something else"), false},
-		{&transport.Refused{Status: 503, Err: &protocol.Error{Code: protocol.TooManySessions}}, false},
-	} {
-		longest := time.Duration(0)
-		for range 300 {
-			longest = max(longest, pause(50, tt.err))
-		}
-		if soon := longest <= silentBackoff; soon != tt.soon {
-			t.Errorf("after %q: up to %v", tt.err, longest)
 		}
 	}
 }

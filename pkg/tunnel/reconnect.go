@@ -14,13 +14,10 @@ import (
 
 const (
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = 10 * time.Second
-	// silentBackoff is its part where nobody answered: such attempts are a burden to
-	// nobody, and a path that heals is to be found soon (R8).
-	silentBackoff = 3 * time.Second
-	// drainBackoff is its part where the server was shutting down: another one is
-	// likely to be there within moments.
-	drainBackoff = 4 * time.Second
+	// maxBackoff is short, so that a client is back within 5 s when the path has
+	// healed, or the server is there again (R8). A server that has too much to do says
+	// itself when to come again.
+	maxBackoff = 3 * time.Second
 
 	// sleepCheck is how often the clock is looked at; a step of more than
 	// sleepGap means that the machine, or the process, was asleep.
@@ -86,16 +83,10 @@ func (l *Listener) reconnect(ctx context.Context, n int, last error, gone <-chan
 
 // pause is how long to wait before attempt n, after err.
 func pause(n int, err error) time.Duration {
-	if errors.Is(err, transport.ErrUnreached) || errors.Is(err, context.DeadlineExceeded) {
-		return min(backoff(n), rand.N(silentBackoff))
-	}
 	var refused *transport.Refused
-	switch {
-	case !errors.As(err, &refused):
-		return backoff(n)
-	case refused.Err.Code == protocol.Draining:
+	if !errors.As(err, &refused) || refused.Err.Code == protocol.Draining {
 		// One that drains knows when it ends, not when another takes its place.
-		return min(backoff(n), rand.N(drainBackoff))
+		return backoff(n)
 	}
 	// The server knows when it will have time; not all come at once then.
 	return refused.RetryAfter + backoff(n)

@@ -85,8 +85,8 @@ func terminated(r *rand.Rand, _ bool) fault {
 	v := anyVictim(r, false)
 	within := time.Duration(0)
 	if v.name == "server" {
-		// While it drains it refuses its clients, who ask again after up to 10 s.
-		within = 12 * time.Second
+		// While it drains it refuses its clients, who ask again after up to 4 s.
+		within = 6 * time.Second
 	}
 	return fault{kind: v.name + " terminated", within: within, do: func(l *lab) error {
 		const limit = 40 * time.Second // the grace is 30 s
