@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/revtun/tunnel/internal/transport"
 )
 
 // Listener returns l with what net/http leaves out. Without TLS, a connection of
@@ -23,6 +25,7 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+		transport.LimitUnsent(tcp)
 		return &timedConn{TCPConn: tcp, timeout: l.timeout, accepted: time.Now()}, nil
 	}
 	return c, err

@@ -79,7 +79,7 @@ func (d *Dialer) Dial(ctx context.Context, kind Kind, session string) (net.Conn,
 		base.Close()
 		return nil, err
 	}
-	limitUnsent(base)
+	LimitUnsent(base)
 	return conn, nil
 }
 

@@ -80,7 +80,7 @@ func accept(w http.ResponseWriter, r *http.Request) (net.Conn, Kind, error) {
 	if err != nil {
 		return nil, kind, err
 	}
-	limitUnsent(conn)
+	LimitUnsent(conn)
 	return conn, kind, nil
 }
 

@@ -4,5 +4,5 @@ package transport
 
 import "net"
 
-// limitUnsent does nothing: this system has no such limit.
-func limitUnsent(net.Conn) {}
+// LimitUnsent does nothing: this system has no such limit.
+func LimitUnsent(net.Conn) {}

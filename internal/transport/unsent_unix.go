@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitUnsent keeps what waits in the kernel to be sent short. It waits in the
-// streams instead, where a small message passes by a large one.
-func limitUnsent(conn net.Conn) {
+// LimitUnsent keeps what waits in the kernel to be sent on conn short, at 128 KiB. It
+// waits in the streams instead: there a small message passes by a large one, and who
+// does not read holds no more than a stream may. The kernel would let each connection
+// have megabytes, out of a store that all of the machine's share.
+func LimitUnsent(conn net.Conn) {
 	for {
 		inner, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -26,7 +26,7 @@ func playRole(args []string) error {
 		if err != nil {
 			return err
 		}
-		return http.Serve(l, rig.NewPlainApp())
+		return http.Serve(frugal{l}, rig.NewPlainApp())
 	case len(args) == 3 && args[0] == "watch":
 		return watch(args[1], args[2])
 	case len(args) == 4 && args[0] == "fleet":
@@ -37,6 +37,19 @@ func playRole(args []string) error {
 		return sail(args[1], args[2], count)
 	}
 	return errors.New("unknown role, or not its arguments")
+}
+
+// frugal is a listener whose connections have short send buffers. The system would let an app with a
+// thousand readers that stall fill megabytes for each, out of what all connections of the machine
+// share; then it drops packets of any of them. With a tunnel the app and the server are two machines.
+type frugal struct{ net.Listener }
+
+func (l frugal) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(128 << 10)
+	}
+	return c, err
 }
 
 // muster is the state of a fleet.

@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// What docs/performance.md states for a stream that nobody reads: its window, and what it takes to move
-// a body and to hold the visitor's connection; and for all of a session, what windows may grow by.
+// What docs/limits.md states for a visitor that reads nothing: the stream's window, what it takes to move
+// a body and to hold the connection, and what Go's heap takes beside; and for all of a session, what
+// windows may grow by.
 const (
-	stalledServer = 256<<10 + 8<<10 + 64<<10 // bytes for each, on the server
-	stalledClient = 64 << 10                 // on the client
-	sessionExtra  = 64 << 20                 // bytes for a session, on either side
+	stalledServer = 450_000  // bytes for each, on the server
+	stalledClient = 64 << 10 // on the client
+	sessionExtra  = 24 << 20 // bytes for a session, on either side
 )
 
 // stalled has visitors read a long download at a kilobyte a second, and measures what others notice.
