@@ -3,6 +3,12 @@
 # client builds for each system it is for. Runs every check, then exits with 1 if one failed. Go is all
 # it needs; the tools come at the versions pinned here and leave go.mod alone.
 set -euo pipefail
+case ${1:-} in
+  -h | --help)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2

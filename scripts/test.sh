@@ -8,6 +8,12 @@
 # Go is all it needs. The end-to-end tests in e2e/ use other programs too (Chromium, npm, nginx, ...);
 # where one is missing its test is skipped and says so, and fails where CI=true.
 set -euo pipefail
+case ${1:-} in
+  -h | --help)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(./...)

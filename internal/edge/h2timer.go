@@ -12,7 +12,7 @@ import (
 // HTTP/2 ends where its header sections take longer than l.HeaderTimeout (0: no
 // limit), the first one counted from when it was accepted; and requests of HTTP/1
 // whose framing is unclear are answered 400 and end theirs. Connections that are
-// not TCP stay as they are. Serve an [HTTP.Server] with it.
+// not TCP stay as they are. What the system holds unsent is bounded, too. Serve an [HTTP.Server] with it.
 func Listener(l net.Listener, limits Limits) net.Listener {
 	return &listener{l, limits.HeaderTimeout}
 }

@@ -227,7 +227,7 @@ func (s *Server) end() {
 
 // begin counts a connection that is about to be a session of id, unless there
 // are too many or the server drains: then running may be waited for. One whose
-// session is there may be its next, and finds room beyond the limit.
+// session is there may be its next, and finds room beyond the limit, also where memory is full.
 func (s *Server) begin(id string) *protocol.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// maxUnsent is how many bytes the kernel may hold of a session's connection that
+// maxUnsent is how many bytes the kernel may hold of a session's or a visitor's connection that
 // have not been sent at all.
 const maxUnsent = 128 << 10
 

@@ -85,7 +85,7 @@ func terminated(r *rand.Rand, _ bool) fault {
 	v := anyVictim(r, false)
 	within := time.Duration(0)
 	if v.name == "server" {
-		// While it drains it refuses its clients, who ask again after up to 4 s.
+		// While it drains it refuses its clients, who ask again after up to 3 s.
 		within = 6 * time.Second
 	}
 	return fault{kind: v.name + " terminated", within: within, do: func(l *lab) error {
