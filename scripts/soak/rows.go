@@ -30,6 +30,7 @@ func rows() []row {
 		{"stalled", "R14", "1,000 visitors that read 100 MB at 1 kB/s", false, (*trial).stalled},
 		{"overload", "R37", "512 MiB under stalled downloads, idle connections and a flood", false, (*trial).overload},
 		{"slow-peers", "S7 S9", "5,000 slow or broken connections of each kind", false, (*trial).slowPeers},
+		{"http2-floods", "S6", "visitors that flood: resets, CONTINUATION, PING, SETTINGS and more", false, (*trial).http2Floods},
 		{"floods", "S10", "hostile clients: pings, streams, windows, ids, lengths", false, (*trial).floods},
 	}
 }
