@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"net/textproto"
 	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // chunks reads a chunked body with its trailer section (RFC 9112, section 7.1).
@@ -101,13 +104,8 @@ func (c *chunks) trailer() error {
 		return nil
 	}
 	c.limit.N = c.maxTrailer
-	fields, err := textproto.NewReader(c.r).ReadMIMEHeader()
-	switch {
-	case c.limit.N <= 0:
-		return errTrailer
-	case err == io.EOF:
-		return io.ErrUnexpectedEOF
-	case err != nil:
+	fields, err := c.fields()
+	if err != nil {
 		return err
 	}
 	c.limit.N = math.MaxInt64
@@ -118,4 +116,46 @@ func (c *chunks) trailer() error {
 		c.res.Trailer[name] = values
 	}
 	return nil
+}
+
+// fields reads a trailer section up to the empty line behind it. net/http's reader of
+// fields would take lines that end in LF alone (RFC 9112, section 2.2).
+func (c *chunks) fields() (http.Header, error) {
+	fields := make(http.Header)
+	for {
+		line, err := c.longLine()
+		if err != nil || len(line) == 0 {
+			return fields, err
+		}
+		name, value, ok := strings.Cut(string(line), ":")
+		value = textproto.TrimString(value)
+		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return nil, errChunk
+		}
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		fields[name] = append(fields[name], value)
+	}
+}
+
+// longLine is line for one that need not fit into r's buffer.
+func (c *chunks) longLine() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := c.r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			line, ok := bytes.CutSuffix(line, []byte("\r\n"))
+			if !ok {
+				return nil, errChunk
+			}
+			return line, nil
+		case err != bufio.ErrBufferFull && c.limit.N <= 0:
+			return nil, errTrailer
+		case err == io.EOF:
+			return nil, io.ErrUnexpectedEOF
+		case err != bufio.ErrBufferFull:
+			return nil, err
+		}
+	}
 }
