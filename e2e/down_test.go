@@ -73,10 +73,12 @@ func TestAppIsDown(t *testing.T) {
 		l.Close()
 		check("502 app_refused")
 		way.Store("200 ")
-		again, err := net.Listen("tcp", target)
-		if err != nil {
-			t.Skip("another process has taken the port: ", err)
-		}
+		var again net.Listener
+		eventually(t, "the app's port is free again", func() bool {
+			var err error
+			again, err = net.Listen("tcp", target)
+			return err == nil
+		})
 		t.Cleanup(func() { again.Close() })
 		go serve(again)
 		check("200 ")

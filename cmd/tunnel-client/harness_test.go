@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -56,7 +56,7 @@ type running struct {
 	t       *testing.T
 	signals chan<- os.Signal
 	events  chan event
-	stderr  *buffer
+	stderr  *rig.Buffer
 	code    chan int
 }
 
@@ -79,7 +79,7 @@ func home(t *testing.T) {
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
 	r, w := io.Pipe()
-	c := &running{t: t, events: make(chan event, 100), stderr: new(buffer), code: make(chan int, 1)}
+	c := &running{t: t, events: make(chan event, 100), stderr: new(rig.Buffer), code: make(chan int, 1)}
 	registered := make(chan chan<- os.Signal, 1)
 	p := process{
 		args:   append([]string{"tunnel-client", "http", "--json"}, args...),
@@ -188,24 +188,6 @@ func startApp(t *testing.T, h http.HandlerFunc) string {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return s.URL
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // wantText fails where text lacks one of the words.

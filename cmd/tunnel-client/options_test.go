@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -68,7 +69,7 @@ func TestCA(t *testing.T) {
 func TestTransport(t *testing.T) {
 	home(t)
 	for given, want := range map[string]string{"": "raw", "auto": "raw", "raw": "raw", "websocket": "websocket"} {
-		var log buffer
+		var log rig.Buffer
 		base := startServer(t, server.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		start(t, "3000", "--server", base, "--transport", given).next("ready")
 		wantText(t, log.String(), "transport="+want)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -55,7 +56,7 @@ func TestTerminal(t *testing.T) {
 	app := startApp(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
 	keyboard, screen := openTerminal(t)
 	signals := make(chan chan<- os.Signal, 1)
-	var stderr buffer
+	var stderr rig.Buffer
 	code := make(chan int, 1)
 	go func() {
 		code <- run(context.Background(), process{

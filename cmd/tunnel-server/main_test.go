@@ -10,9 +10,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // TestRefusesToStart: what would open the door, or serve nobody, is exit code 2
@@ -113,7 +114,7 @@ func TestEmptyVariables(t *testing.T) {
 func TestServes(t *testing.T) {
 	for _, command := range []string{"--listen 127.0.0.1:0", "serve --listen 127.0.0.1:0 --log-format json"} {
 		ctx, cancel := context.WithCancel(t.Context())
-		stderr := &buffer{}
+		stderr := &rig.Buffer{}
 		done := make(chan int, 1)
 		go func() {
 			done <- run(ctx, append([]string{"tunnel-server"}, strings.Fields(command)...), io.Discard, stderr)
@@ -152,22 +153,4 @@ func TestAddressInUse(t *testing.T) {
 	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || stderr.Len() == 0 {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
-}
-
-// buffer is a bytes.Buffer for two goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

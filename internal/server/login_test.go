@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -12,10 +11,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -120,7 +119,7 @@ func TestReplayAfterRevoke(t *testing.T) {
 
 // S14: no part of a token is in the server's log, whatever is done with it.
 func TestTokenIsNotLogged(t *testing.T) {
-	var log buffer
+	var log rig.Buffer
 	path := filepath.Join(t.TempDir(), "tokens")
 	const right, wrong = "riiiight-toooken", "wroooong-secreeet"
 	n := start(t, server.Config{
@@ -154,7 +153,7 @@ func TestTokenIsNotLogged(t *testing.T) {
 
 // S14: nobody fills the log by failing, with what is no guess either.
 func TestRefusalsDoNotFillTheLog(t *testing.T) {
-	var log buffer
+	var log rig.Buffer
 	n := start(t, server.Config{
 		LoginFailures: 2, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "correct-token\n"),
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -190,22 +189,4 @@ func TestSpoiltTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.connect("", "correct-token", "")
-}
-
-// buffer is a log that many write to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

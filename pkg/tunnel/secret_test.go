@@ -1,42 +1,23 @@
 package tunnel_test
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// buffer is a log that many write to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // S14: the token is in no log, event or error, on neither side, whoever answers.
 func TestTokenIsNeverShown(t *testing.T) {
 	const token = "sekret-0123456789"
-	seen := &buffer{}
+	seen := &rig.Buffer{}
 	log := slog.New(slog.NewTextHandler(seen, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g := &guard{changed: make(chan struct{})}
 	n := start(t, server.Config{Auth: g, Log: log, Hold: time.Minute})
