@@ -3,6 +3,7 @@ package edge
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/revtun/tunnel/internal/transport"
@@ -45,6 +46,8 @@ type timedConn struct {
 	prefaced int  // bytes of the preface that came
 	frames   frames
 	framing  framing
+	ration   ration
+	written  atomic.Int64
 
 	mu     sync.Mutex // guards the following fields
 	timer  *time.Timer
@@ -57,7 +60,15 @@ func (c *timedConn) Read(p []byte) (int, error) {
 		c.framing.take(p[:n])
 	} else if n > 0 {
 		c.watch(p[:n])
+		cost, bytes := c.frames.spent()
+		time.Sleep(c.ration.spend(time.Now(), cost, bytes+c.written.Swap(0)))
 	}
+	return n, err
+}
+
+func (c *timedConn) Write(p []byte) (int, error) {
+	n, err := c.TCPConn.Write(p)
+	c.written.Add(int64(n))
 	return n, err
 }
 
@@ -124,6 +135,7 @@ const (
 	frameHeaderSize   = 9
 	frameData         = 0x0
 	frameHeaders      = 0x1
+	frameReset        = 0x3
 	frameContinuation = 0x9
 	flagEndHeaders    = 0x4
 )
@@ -136,6 +148,8 @@ type frames struct {
 	left  int  // bytes of the payload to come
 	began bool // a header section came
 	open  bool // a header section began and has not ended
+
+	cost, data int64 // of the frames that ended, and bytes of bodies, since spent
 }
 
 // waiting reports whether more is to come soon: a first header section, the rest
@@ -173,9 +187,20 @@ func (f *frames) take(p []byte) (settled bool) {
 
 // end ends a frame.
 func (f *frames) end() {
+	f.cost += frameCost(f.head)
+	if f.head[3] == frameData {
+		f.data += int64(f.head[0])<<16 | int64(f.head[1])<<8 | int64(f.head[2])
+	}
 	section := f.head[3] == frameHeaders || f.head[3] == frameContinuation
 	if section && f.head[4]&flagEndHeaders != 0 {
 		f.began, f.open = true, false
 	}
 	f.n = 0
+}
+
+// spent is what the frames since the last call cost and earn, see [ration].
+func (f *frames) spent() (cost, bytes int64) {
+	cost, bytes = f.cost, f.data
+	f.cost, f.data = 0, 0
+	return cost, bytes
 }

@@ -95,9 +95,6 @@ func (e *exchange) start() {
 	c.mu.Lock()
 	c.current = e
 	c.mu.Unlock()
-	if e.req.Context().Err() != nil {
-		c.watch()
-	}
 	c.watcher.Reset(watchAfter)
 }
 

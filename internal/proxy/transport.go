@@ -128,6 +128,10 @@ func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, he
 		closeBody(req)
 		return nil, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
+	if err := req.Context().Err(); err != nil {
+		closeBody(req)
+		return nil, err // a kept connection is not given away for it
+	}
 	var sent error // why the first attempt failed, where it may have been seen
 	for fresh := false; ; fresh = true {
 		c, err := t.get(req, fresh)

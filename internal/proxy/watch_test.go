@@ -80,6 +80,10 @@ func TestWatchIsOver(t *testing.T) {
 			tr.idle[0].watch()
 			cancel()
 			synctest.Wait()
+			// Nor does one that was over before.
+			if _, err := tr.RoundTrip(req.Clone(ctx)); err != context.Canceled || len(tr.idle) != 1 {
+				t.Fatalf("too late: %v, %d connections are kept", err, len(tr.idle))
+			}
 		}
 		if dials != 1 {
 			t.Errorf("4 requests after each other took %d connections", dials)

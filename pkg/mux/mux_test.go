@@ -402,6 +402,34 @@ func TestMaxStreams(t *testing.T) {
 	checkRead(t, b, "in its place")
 }
 
+// places is how many streams wait to be accepted.
+func places(s Session) int {
+	s.(*session).mu.Lock()
+	defer s.(*session).mu.Unlock()
+	return len(s.(*session).accepted)
+}
+
+// TestTakenBack: streams that are reset before the peer has accepted them take no
+// place from those that come after.
+func TestTakenBack(t *testing.T) {
+	both(t, func(t *testing.T, client, server Session) {
+		for range 4 * maxUnaccepted {
+			st, err := client.Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, st, "never mind")
+			st.Reset()
+		}
+		if _, err := client.Ping(t.Context()); err != nil { // it comes after them
+			t.Fatal(err)
+		}
+		a, b := streams(t, client, server)
+		write(t, a, "served")
+		checkRead(t, b, "served")
+	})
+}
+
 // TestOpenWaits: a peer that accepts nothing holds Open up, until ctx ends.
 func TestOpenWaits(t *testing.T) {
 	both(t, func(t *testing.T, client, server Session) {

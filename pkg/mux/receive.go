@@ -148,6 +148,7 @@ func (s *session) streamFrame(r *reader, h header) error {
 	}
 	if h.flags&flagRST != 0 {
 		st.abort(ErrReset)
+		s.takenBack(st)
 	} else if h.flags&flagFIN != 0 {
 		st.wasEnded()
 	}

@@ -123,20 +123,24 @@ func TestStrangeOrder(t *testing.T) {
 	const open, ack, fin, rst = flagSYN, flagACK, flagFIN, flagRST
 	window := func(flags byte) string { return frame(typeWindow, flags, 2, 0, "") }
 	for name, c := range map[string]struct {
-		sent string
-		read string
-		want error
+		sent  string
+		later string // when the stream was accepted
+		read  string
+		want  error // ErrReset with nothing later: it is not accepted
 	}{
-		"all at once":                {data(open|fin, 2, "body"), "body", io.EOF},
-		"data after the end":         {window(open) + data(fin, 2, "body") + data(0, 2, "more"), "body", io.EOF},
-		"an end after the end":       {window(open) + data(fin, 2, "body") + data(fin, 2, "more"), "body", io.EOF},
-		"a reset after the end":      {window(open) + data(fin, 2, "body") + window(rst), "body", io.EOF},
-		"an end after a reset":       {window(open) + data(0, 2, "body") + window(rst) + window(fin), "", ErrReset},
-		"data with a reset":          {window(open) + data(rst, 2, "body"), "", ErrReset},
-		"an end with a reset":        {window(open) + data(fin|rst, 2, "body"), "", ErrReset},
-		"opened and reset":           {data(open|rst, 2, "body"), "", ErrReset},
-		"opened again after a reset": {window(open|rst) + data(open|fin, 2, "body"), "", ErrReset},
-		"accepted, though not ours":  {data(open|ack, 2, "body") + window(ack|fin) + window(ack), "body", io.EOF},
+		"all at once":                {data(open|fin, 2, "body"), "", "body", io.EOF},
+		"data after the end":         {window(open) + data(fin, 2, "body") + data(0, 2, "more"), "", "body", io.EOF},
+		"an end after the end":       {window(open) + data(fin, 2, "body") + data(fin, 2, "more"), "", "body", io.EOF},
+		"a reset after the end":      {window(open) + data(fin, 2, "body") + window(rst), "", "body", io.EOF},
+		"an end after a reset":       {window(open), data(0, 2, "body") + window(rst) + window(fin), "", ErrReset},
+		"data with a reset":          {window(open), data(rst, 2, "body"), "", ErrReset},
+		"an end with a reset":        {window(open), data(fin|rst, 2, "body"), "", ErrReset},
+		"taken back":                 {window(open) + data(0, 2, "body") + window(rst) + window(fin), "", "", ErrReset},
+		"taken back with data":       {window(open) + data(rst, 2, "body"), "", "", ErrReset},
+		"taken back with an end":     {window(open) + data(fin|rst, 2, "body"), "", "", ErrReset},
+		"opened and reset":           {data(open|rst, 2, "body"), "", "", ErrReset},
+		"opened again after a reset": {window(open|rst) + data(open|fin, 2, "body"), "", "body", io.EOF},
+		"accepted, though not ours":  {data(open|ack, 2, "body") + window(ack|fin) + window(ack), "", "body", io.EOF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -144,9 +148,20 @@ func TestStrangeOrder(t *testing.T) {
 				write(t, p, c.sent)
 				synctest.Wait()
 				checkAccounts(t, session)
+				if c.want == ErrReset && c.later == "" {
+					if n := places(session); n != 0 {
+						t.Errorf("%d streams have places", n)
+					}
+					checkForgotten(t, session)
+					return
+				}
 				st, err := session.Accept()
 				if err != nil {
 					t.Fatal(err)
+				}
+				if c.later != "" {
+					write(t, p, c.later)
+					synctest.Wait()
 				}
 				got, err := io.ReadAll(st)
 				if err == nil {

@@ -310,6 +310,20 @@ func (s *session) opened(id uint32) (*stream, error) {
 	return st, nil
 }
 
+// takenBack frees the place of a stream that its peer has reset, where nobody has
+// accepted it and nothing of it is kept. The peer counts it no more, and would find
+// the places of its next streams taken.
+func (s *session) takenBack(st *stream) {
+	if st.whole() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.accepted, st); i >= 0 {
+		s.accepted = slices.Delete(s.accepted, i, i+1)
+	}
+}
+
 // forget is called when a stream has ended in both directions.
 func (s *session) forget(st *stream) {
 	s.mu.Lock()

@@ -213,6 +213,13 @@ func (st *stream) abort(err error) {
 	st.mu.Unlock()
 }
 
+// whole reports whether all of it arrived.
+func (st *stream) whole() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.fin
+}
+
 // tellAborted calls what OnAbort was given. It is called under mu.
 func (st *stream) tellAborted() {
 	for f := range st.onAbort {

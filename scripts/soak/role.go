@@ -16,8 +16,8 @@ import (
 	sdk "github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// playRole is a child process: "app LISTEN", "watch ADDR HOST", or "fleet LISTEN SERVER COUNT". It ends when its standard
-// input does.
+// playRole is a child process: "app LISTEN", "watch ADDR HOST", "flood ADDR HOST KIND", or
+// "fleet LISTEN SERVER COUNT". It ends when its standard input does.
 func playRole(args []string) error {
 	go rig.ExitWithParent()
 	switch {
@@ -29,6 +29,8 @@ func playRole(args []string) error {
 		return http.Serve(frugal{l}, rig.NewPlainApp())
 	case len(args) == 3 && args[0] == "watch":
 		return watch(args[1], args[2])
+	case len(args) == 4 && args[0] == "flood":
+		return flood(args[1], args[2], rig.Flood(args[3]))
 	case len(args) == 4 && args[0] == "fleet":
 		count, err := strconv.Atoi(args[3])
 		if err != nil {
