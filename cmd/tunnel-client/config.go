@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,10 +18,10 @@ import (
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// config is what http was told.
+// config is what a command that exposes something was told.
 type config struct {
 	target   forward.Target
-	forward  forward.Options
+	forward  forward.Options // of kind HTTP
 	client   *tunnel.Client
 	listen   tunnel.Options
 	hasToken bool                         // the user named one
@@ -41,7 +40,8 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.log, err = logger(c, stderr); err != nil {
 		return nil, err
 	}
-	if f.target, err = target(c.Args().Slice()); err != nil {
+	f.listen = tunnel.Options{Kind: protocol.Kind(c.Command.Name), Name: c.String("name"), Retry: c.Bool("retry")}
+	if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
 		return nil, err
 	}
 	for _, name := range []string{"app-timeout", "grace"} {
@@ -50,13 +50,20 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		}
 	}
 	f.forward = forward.Options{Insecure: c.Bool("insecure-upstream"), Timeout: c.Duration("app-timeout"), Log: f.log}
-	f.listen = tunnel.Options{Name: c.String("name"), Retry: c.Bool("retry")}
 	if f.listen.Name != "" {
 		if err := protocol.CheckName(f.listen.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
 		}
 	}
-	if f.listen.Upstream, err = upstream(text(c, "host-header"), f.target); err != nil {
+	switch f.listen.Kind {
+	case protocol.KindHTTP:
+		f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
+	case protocol.KindTCP:
+		if f.listen.Port = c.Int("remote-port"); f.listen.Port < 0 || f.listen.Port > 65535 {
+			err = fmt.Errorf("--remote-port %d is not between 1 and 65535", f.listen.Port)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if f.client, err = client(c); err != nil {
@@ -102,7 +109,7 @@ func text(c *cli.Context, name string) string {
 	if s := c.String(name); s != "" {
 		return s
 	}
-	for _, f := range httpFlags() {
+	for _, f := range c.Command.Flags {
 		if s, ok := f.(*cli.StringFlag); ok && s.Name == name {
 			return s.Value
 		}
@@ -126,14 +133,16 @@ func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
 	}
 }
 
-func target(args []string) (forward.Target, error) {
-	switch len(args) {
-	case 0:
-		return forward.Target{}, errors.New("http needs a TARGET, the local app: tunnel-client http 3000 (see tunnel-client http --help)")
-	case 1:
+func target(kind protocol.Kind, args []string) (forward.Target, error) {
+	switch {
+	case len(args) == 0:
+		return forward.Target{}, fmt.Errorf("%s needs a TARGET, the local app: tunnel-client %[1]s 3000 (see tunnel-client %[1]s --help)", kind)
+	case len(args) > 1:
+		return forward.Target{}, fmt.Errorf("%s takes one TARGET, and there are %d: %s", kind, len(args), strings.Join(args, " "))
+	case kind == protocol.KindHTTP:
 		return forward.ParseTarget(args[0])
 	}
-	return forward.Target{}, fmt.Errorf("http takes one TARGET, and there are %d: %s", len(args), strings.Join(args, " "))
+	return forward.ParseRawTarget(args[0], "tcp")
 }
 
 // upstream is what the server rewrites requests to: the app's own origin, none,

@@ -27,27 +27,53 @@ The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends 
 Exit codes: 0 clean, 1 runtime, 2 usage or configuration, 3 authentication, 4 name taken,
 5 server unreachable at the first attempt.`
 
-// httpFlags are those of http. Each has an environment variable of its name.
+const tcpDescription = `TARGET is where the local app takes connections: 22, host:port, tcp://host:port or
+unix:/path. Options may stand before and after it.
+
+The server gives a port, which is printed as tcp://HOST:PORT. It is the same one after the
+connection was lost, and, with the same --name and token, at the next start. Without --name
+one is kept for the server, this directory and TARGET.
+
+The end of one direction is passed on as such, and a reset as a reset. At the first Ctrl-C or
+SIGTERM no new connection comes; those that are open end with the second one, or after --grace.`
+
+// flagsOf are those of a command that exposes something, or nil. Each has an
+// environment variable of its name.
+func flagsOf(command string) []cli.Flag {
+	switch command {
+	case "http":
+		return httpFlags()
+	case "tcp":
+		return tcpFlags()
+	}
+	return nil
+}
+
+// httpFlags are those of http.
 func httpFlags() []cli.Flag {
-	str := func(name, value, shown, usage string) cli.Flag {
-		return &cli.StringFlag{Name: name, Value: value, DefaultText: shown, Usage: usage, EnvVars: env(name)}
-	}
-	span := func(name string, value time.Duration, usage string) cli.Flag {
-		return &cli.DurationFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
-	}
-	yes := func(name, usage string) cli.Flag {
-		return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
-	}
+	return append(commonFlags(),
+		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
+		yes("insecure-upstream", "accept any certificate of an https TARGET"),
+		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
+	)
+}
+
+// tcpFlags are those of tcp.
+func tcpFlags() []cli.Flag {
+	return append(commonFlags(),
+		&cli.IntFlag{Name: "remote-port", DefaultText: "the server's choice", Usage: "public `PORT`, one of those that the server gives", EnvVars: env("remote-port")},
+	)
+}
+
+// commonFlags are those of all that expose something.
+func commonFlags() []cli.Flag {
 	return []cli.Flag{
 		str("server", tunnel.DefaultServer, "", "`URL` of the tunnel server"),
 		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
-		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through"),
 		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
 		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),
-		yes("insecure-upstream", "accept any certificate of an https TARGET"),
-		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
 		span("grace", 30*time.Second, "`TIME` that requests under way may take to finish at the end"),
 		yes("retry", "keep trying where the server cannot be reached at first"),
 		yes("json", "print one JSON object a line for each change of the connection, the first when it is ready"),
@@ -57,18 +83,31 @@ func httpFlags() []cli.Flag {
 	}
 }
 
+func str(name, value, shown, usage string) cli.Flag {
+	return &cli.StringFlag{Name: name, Value: value, DefaultText: shown, Usage: usage, EnvVars: env(name)}
+}
+
+func span(name string, value time.Duration, usage string) cli.Flag {
+	return &cli.DurationFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+}
+
+func yes(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
+}
+
 func env(flag string) []string {
 	return []string{"TUNNEL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
 }
 
-// flagsFirst moves the flags of http before its TARGET. Package cli takes all
+// flagsFirst moves the flags of a command before its TARGET. Package cli takes all
 // that follows an argument for arguments, and "http 3000 --name demo" is how
 // people write.
 func flagsFirst(args []string) []string {
 	at := slices.IndexFunc(args[1:], func(a string) bool { return !strings.HasPrefix(a, "-") }) + 2
-	if at < 2 || args[at-1] != "http" {
+	if at < 2 || flagsOf(args[at-1]) == nil {
 		return args
 	}
+	flags := flagsOf(args[at-1])
 	ordered := slices.Clone(args[:at])
 	var rest []string
 	for tail := args[at:]; len(tail) > 0; {
@@ -81,7 +120,7 @@ func flagsFirst(args []string) []string {
 			return append(args[:at:at], one) // package cli would look for help on TARGET
 		case len(one) < 2 || one[0] != '-':
 			rest = append(rest, one)
-		case !takesValue(one):
+		case !takesValue(flags, one):
 			ordered = append(ordered, one)
 		case len(tail) == 0:
 			return append(ordered, one) // "--" would be its value
@@ -94,9 +133,9 @@ func flagsFirst(args []string) []string {
 }
 
 // takesValue reports whether the next argument is flag's value.
-func takesValue(flag string) bool {
+func takesValue(flags []cli.Flag, flag string) bool {
 	name := strings.TrimLeft(flag, "-") // with "=" it is nobody's name
-	for _, f := range httpFlags() {
+	for _, f := range flags {
 		if slices.Contains(f.Names(), name) {
 			_, boolean := f.(*cli.BoolFlag)
 			return !boolean

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 func TestFlagsFirst(t *testing.T) {
@@ -87,7 +89,7 @@ func TestUpstream(t *testing.T) {
 		{":80", "3000", "error"},
 		{strings.Repeat("a", 256), "3000", "error"},
 	} {
-		to, err := target([]string{tt.target})
+		to, err := target(protocol.KindHTTP, []string{tt.target})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// expose is the command http: it claims a name and serves it with the local app
+// expose is a command such as http: it claims a name and serves it with the local app
 // until a signal comes, ctx ends or the server says no.
 func (p process) expose(ctx context.Context, c *config) error {
 	drain, end, stop := p.watch(ctx)
@@ -50,14 +50,25 @@ func (p process) expose(ctx context.Context, c *config) error {
 type exposed struct {
 	*config
 	out output
-	app *forward.HTTP
+	app app
+}
+
+// app answers what comes by the tunnel.
+type app interface {
+	ServeConn(stream net.Conn)
+	InFlight() int64
+	Close()
 }
 
 func newExposed(p process, c *config) *exposed {
 	x := &exposed{config: c, out: newOutput(p, c)}
-	o := c.forward
-	o.Done = x.out.request
-	x.app = forward.New(c.target, o)
+	if c.listen.Kind == protocol.KindHTTP {
+		o := c.forward
+		o.Done = x.out.request
+		x.app = forward.New(c.target, o)
+	} else {
+		x.app = forward.NewRaw(c.target, forward.RawOptions{Done: x.out.request, Log: c.log})
+	}
 	return x
 }
 

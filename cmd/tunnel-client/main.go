@@ -50,13 +50,17 @@ func notify(c chan<- os.Signal) {
 // run is the whole command. It returns the exit code.
 func run(ctx context.Context, p process) int {
 	app := &cli.App{
-		Name:           "tunnel-client",
-		Usage:          "expose a local app through a tunnel server",
-		UsageText:      "tunnel-client http [options] TARGET\n\ntunnel-client http --help shows the options",
-		Version:        version(),
-		Writer:         p.stdout,
-		ErrWriter:      p.stderr,
-		Commands:       []*cli.Command{p.httpCommand(), p.versionCommand()},
+		Name:      "tunnel-client",
+		Usage:     "expose a local app through a tunnel server",
+		UsageText: "tunnel-client http [options] TARGET\n\ntunnel-client COMMAND --help shows the options",
+		Version:   version(),
+		Writer:    p.stdout,
+		ErrWriter: p.stderr,
+		Commands: []*cli.Command{
+			p.exposing("http", "expose a local HTTP app", httpDescription),
+			p.exposing("tcp", "expose a local app by a port of the server", tcpDescription),
+			p.versionCommand(),
+		},
 		Action:         noCommand,
 		OnUsageError:   onUsageError,
 		ExitErrHandler: func(*cli.Context, error) {}, // it would end the process
@@ -73,13 +77,14 @@ func run(ctx context.Context, p process) int {
 	return int(exitUsage)
 }
 
-func (p process) httpCommand() *cli.Command {
+// exposing is a command that exposes a local app.
+func (p process) exposing(name, usage, description string) *cli.Command {
 	return &cli.Command{
-		Name:            "http",
-		Usage:           "expose a local HTTP app",
-		UsageText:       "tunnel-client http [options] TARGET",
-		Description:     httpDescription,
-		Flags:           httpFlags(),
+		Name:            name,
+		Usage:           usage,
+		UsageText:       "tunnel-client " + name + " [options] TARGET",
+		Description:     description,
+		Flags:           flagsOf(name),
 		HideHelpCommand: true,
 		OnUsageError:    onUsageError,
 		Action: func(c *cli.Context) error {

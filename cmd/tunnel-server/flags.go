@@ -36,6 +36,7 @@ func flags() []cli.Flag {
 		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
 		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
 		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
+		str("tcp-ports", "", "`FIRST-LAST`: the ports that clients may have for connections, such as 20000-20999 (default: none)"),
 		str("token-file", "", "`FILE` with one token a line, # comments; clients must show one of them"),
 		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
 		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
@@ -92,6 +93,9 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	}
 	if config.Trusted, err = prefixes(c.String("trusted-proxies")); err != nil {
 		return config, err
+	}
+	if config.TCPPorts, err = server.ParsePorts(c.String("tcp-ports")); err != nil {
+		return config, fmt.Errorf("--tcp-ports %w", err)
 	}
 	if config.Memory, err = memory(c, pace.Available(os.DirFS("/"))); err != nil {
 		return config, err

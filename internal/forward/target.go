@@ -47,6 +47,26 @@ func ParseTarget(s string) (Target, error) {
 	return tcpTarget(s, scheme, rest, port)
 }
 
+// ParseRawTarget reads PORT, HOST:PORT, tcp://HOST:PORT or unix:/PATH: where the
+// local app takes connections. For datagrams, scheme is "udp" in place of "tcp", and
+// there is no socket.
+func ParseRawTarget(s, scheme string) (Target, error) {
+	if strings.HasPrefix(s, "unix:") && scheme == "tcp" {
+		t, err := ParseTarget(s)
+		t.Scheme = scheme
+		return t, err
+	}
+	rest := strings.TrimPrefix(s, scheme+"://")
+	if _, err := strconv.Atoi(rest); err == nil {
+		rest = "localhost:" + rest
+	}
+	host, port, err := net.SplitHostPort(rest)
+	if n, bad := strconv.Atoi(port); err != nil || host == "" || bad != nil || n < 1 || n > 65535 {
+		return Target{}, fmt.Errorf("target %q is not an address: use PORT, HOST:PORT or %s://HOST:PORT", s, scheme)
+	}
+	return Target{Scheme: scheme, Network: scheme, Addr: rest, Host: rest}, nil
+}
+
 func tcpTarget(s, scheme, rest, standard string) (Target, error) {
 	u, err := url.Parse(scheme + "://" + rest)
 	switch {

@@ -169,6 +169,8 @@ func (e *exchange) run() (*http.Response, error) {
 			return nil, fmt.Errorf("status line %q", res.Proto+" "+res.Status)
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return e.upgraded(res)
+		case e.req.Method == http.MethodConnect && res.StatusCode/100 == 2:
+			return e.handOver(res), nil
 		case res.StatusCode >= 200:
 			if waiting {
 				closeBody(e.req)
@@ -286,9 +288,14 @@ func (e *exchange) upgraded(res *http.Response) (*http.Response, error) {
 	case hasBody(e.req) && (e.body == nil || !e.body.sent()):
 		return nil, errors.New("101 (Switching Protocols) came before the request's end")
 	}
+	return e.handOver(res), nil
+}
+
+// handOver makes the connection the response's body.
+func (e *exchange) handOver(res *http.Response) *http.Response {
 	e.stop()
 	res.Body = &upgraded{Conn: e.c.Conn, r: e.c.r}
-	return res, nil
+	return res
 }
 
 func (e *exchange) finish(res *http.Response) *http.Response {

@@ -52,10 +52,12 @@ var (
 // before it is accepted, and repeats no request whose repetition could be noticed.
 //
 // Trailers may come unannounced: what the request's Trailer holds when its body
-// has ended is sent. CONNECT is refused, since what follows it is no HTTP.
+// has ended is sent. CONNECT is refused, unless Connect is set, since what follows
+// it is no HTTP.
 //
-// 1xx responses go to the httptrace of the request's context. A 101's body is
-// an io.ReadWriteCloser that takes the connection out of the pool.
+// 1xx responses go to the httptrace of the request's context. The body of a 101, and
+// of a 2xx that answers CONNECT, is an io.ReadWriteCloser that takes the connection
+// out of the pool.
 type Transport struct {
 	// Dial makes a connection. An error is returned wrapped in ErrNotSent.
 	Dial func(ctx context.Context) (net.Conn, error)
@@ -77,6 +79,9 @@ type Transport struct {
 	ContinueTimeout time.Duration
 	// MaxHeader bounds the response's header in bytes. Default 1 MiB.
 	MaxHeader int64
+	// Connect lets CONNECT requests pass (RFC 9110, section 9.3.6), which are the
+	// caller's own and nobody else's.
+	Connect bool
 
 	mu    sync.Mutex
 	idle  []*conn // the most recently used last
@@ -124,7 +129,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // RoundTripInterim is RoundTrip with the 1xx responses for got1xx, whose error ends
 // the exchange. Nil: they go to the httptrace.
 func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, header textproto.MIMEHeader) error) (*http.Response, error) {
-	if err := valid(req); err != nil {
+	if err := t.valid(req); err != nil {
 		closeBody(req)
 		return nil, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
@@ -166,9 +171,9 @@ func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, he
 
 // valid reports why req can't be sent. What net/http has parsed is valid, but not
 // what HTTP/2 or a caller's own change has put there.
-func valid(req *http.Request) error {
+func (t *Transport) valid(req *http.Request) error {
 	switch {
-	case req.Method == http.MethodConnect, !httpguts.ValidHeaderFieldName(req.Method): // both are tokens
+	case req.Method == http.MethodConnect && !t.Connect, !httpguts.ValidHeaderFieldName(req.Method): // both are tokens
 		return fmt.Errorf("method %q", req.Method)
 	case strings.ContainsFunc(target(req), notInTarget):
 		return fmt.Errorf("target %q", target(req))

@@ -46,7 +46,7 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 		abort(app)
 		return fmt.Errorf("switch protocols: %w", err)
 	}
-	t := &tunnel{visitor: visitor, app: app}
+	t := &splice{a: visitor, b: app}
 	head := buffered.Writer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	res.Header.Write(head)
@@ -60,33 +60,39 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 	return nil
 }
 
-// tunnel is the two connections of an upgrade.
-type tunnel struct {
-	visitor net.Conn
-	app     io.ReadWriteCloser
+// Splice passes bytes between a and b in both directions until both have ended, or
+// one broke, and closes them. early is what was read of a before. The end of one
+// direction is passed on as such, where the other side has CloseWrite (R16), and an
+// abort as an abort (R17). Where a has a method OnAbort, as a mux.Stream does, it
+// tells of one that no Read would.
+func Splice(a, b io.ReadWriteCloser, early []byte) {
+	(&splice{a: a, b: b}).run(early)
 }
 
-// run passes on what came early from the visitor and then the rest.
-func (t *tunnel) run(early []byte) {
+// splice is two connections that are one.
+type splice struct{ a, b io.ReadWriteCloser }
+
+// run passes on what came early from a and then the rest.
+func (t *splice) run(early []byte) {
 	// A visitor that has ended its side, and is gone while the app is silent, is
 	// noticed by nothing else.
-	if v, ok := t.visitor.(interface{ OnAbort(func()) func() bool }); ok {
+	if v, ok := t.a.(interface{ OnAbort(func()) func() bool }); ok {
 		defer v.OnAbort(t.abort)()
 	}
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		t.pass(t.app, io.MultiReader(bytes.NewReader(early), t.visitor))
+		t.pass(t.b, io.MultiReader(bytes.NewReader(early), t.a))
 	}()
-	t.pass(t.visitor, t.app)
+	t.pass(t.a, t.b)
 	<-up
-	t.visitor.Close()
-	t.app.Close()
+	t.a.Close()
+	t.b.Close()
 }
 
 // pass copies src to dst and passes the end on. An abort stays one (R17):
 // neither side may take it for an end.
-func (t *tunnel) pass(dst io.WriteCloser, src io.Reader) {
+func (t *splice) pass(dst io.WriteCloser, src io.Reader) {
 	buf := buffers.Get().(*[copySize]byte)
 	defer buffers.Put(buf)
 	// Plain Read and Write: ReadFrom of a TCP connection would splice, but hold
@@ -100,9 +106,9 @@ func (t *tunnel) pass(dst io.WriteCloser, src io.Reader) {
 	}
 }
 
-func (t *tunnel) abort() {
-	abort(t.app)
-	abort(t.visitor)
+func (t *splice) abort() {
+	abort(t.b)
+	abort(t.a)
 }
 
 // closeWrite ends the writing side, or all of a connection that has no halves.

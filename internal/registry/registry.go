@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/revtun/tunnel/internal/policy"
@@ -45,8 +46,11 @@ type Route struct {
 	Policy *policy.Policy
 	// HTTP sends a request to the client; nil where it takes none.
 	HTTP http.RoundTripper
-	// Dial opens a raw stream to the client; nil where it takes none.
-	Dial func(ctx context.Context) (net.Conn, error)
+	// Dial opens a raw stream to the client, for the visitor at from; nil where it
+	// takes none. The stream has CloseWrite, which ends one direction, and Reset, of
+	// which the client's side sees an error. Of a route of kind UDP it carries
+	// capsules (RFC 9297).
+	Dial func(ctx context.Context, from netip.AddrPort) (net.Conn, error)
 	// Alive asks the client for a sign of life, until ctx ends; nil: it is alive.
 	Alive func(ctx context.Context) bool
 	// Silent reports, once the name is given back, whether the client was given up

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -8,40 +9,111 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
-// claim binds the name that b asks for, or a random one. The error is a
+// claim binds the name that b asks for, or a random one, or a port. The error is a
 // *protocol.Error or the registry's.
-func (s *session) claim(b *protocol.Bind) (string, error) {
-	if b.Kind != "" && b.Kind != protocol.KindHTTP {
-		return "", &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
-	}
+func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 	p, err := policyOf(b.Upstream)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if b.Name != "" {
 		if err := protocol.CheckName(b.Name); err != nil {
-			return "", err
+			return nil, err
 		}
-		return b.Name, s.claimName(b.Name, p)
 	}
-	for range 10 {
+	switch b.Kind {
+	case "", protocol.KindHTTP:
+		return s.claimHTTP(b, p)
+	case protocol.KindTCP:
+		return s.claimTCP(b)
+	}
+	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
+}
+
+func (s *session) claimHTTP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
+	name, err := named(b.Name, func(name string) error {
+		return s.bindRoute(&registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, HTTP: s.pool.Route(name)})
+	})
+	return &protocol.Bound{Name: name, URL: s.server.publicURL(name + "." + s.server.c.Domain)}, err
+}
+
+// named binds name, or random ones until one is free where it is "".
+func named(name string, bind func(name string) error) (string, error) {
+	if name != "" {
+		return name, bind(name)
+	}
+	for range 9 {
 		name := randomName()
-		err = s.claimName(name, p)
+		err := bind(name)
 		if !errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
 			return name, err
 		}
 	}
-	return "", err
+	name = randomName()
+	return name, bind(name)
+}
+
+// claimTCP binds a port. The name chooses it, and is nobody else's business.
+func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
+	name := cmp.Or(b.Name, randomName())
+	key := portKey{protocol.KindTCP, s.owner, name}
+	last := s.server.last.of(key)
+	if last != 0 && s.server.isAlive(edge.TCPName(last), s.owner) {
+		return nil, &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
+	}
+	port, err := s.server.c.TCPPorts.claim(s.owner, name, b.Port, last, func(port int) error {
+		route := &registry.Route{Name: edge.TCPName(port), Kind: protocol.KindTCP, Dial: s.pool.Dial(name)}
+		if err := s.bindRoute(route); err != nil {
+			return err
+		}
+		err := s.server.tcp.Open(port)
+		if err != nil {
+			s.unbind(route.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.server.last.keep(key, port)
+	return &protocol.Bound{Name: name, Port: port, URL: "tcp://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
+}
+
+// closing is release for a route that may have a port, which is to be closed then.
+func (s *Server) closing(route *registry.Route, release registry.Release) registry.Release {
+	port, ok := strings.CutPrefix(route.Name, "tcp/")
+	if !ok {
+		return release
+	}
+	n, _ := strconv.Atoi(port)
+	return func(hold time.Duration) {
+		release(hold)
+		s.tcp.Released(n)
+	}
+}
+
+// isAlive reports whether name is bound, by owner, to a client that is there.
+func (s *Server) isAlive(name, owner string) bool {
+	route, err := s.c.Registry.Lookup(context.Background(), name)
+	if err != nil || route.Owner != owner {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+	defer cancel()
+	return route.Alive == nil || route.Alive(ctx)
 }
 
 // policyOf checks what the client said of its local app.
@@ -56,9 +128,25 @@ func policyOf(u *protocol.Upstream) (*policy.Policy, error) {
 	return &policy.Policy{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-// claimName binds one name and keeps its release, unless the session ended
-// meanwhile.
-func (s *session) claimName(name string, p *policy.Policy) error {
+// bindRoute binds one route of the session's, which counts in its pool, and keeps its
+// release, unless the session ended meanwhile.
+func (s *session) bindRoute(route *registry.Route) error {
+	name := route.Name
+	err := s.tryBind(route)
+	if err != nil {
+		s.pool.Drop()
+	}
+	if errors.Is(err, registry.ErrTaken) {
+		return &protocol.Error{
+			Code: protocol.NameTaken, Message: "the name " + name + " is taken",
+			Hint: "choose another with --name, or stop the client that has it",
+		}
+	}
+	return err
+}
+
+func (s *session) tryBind(route *registry.Route) error {
+	name := route.Name
 	s.mu.Lock()
 	release, mine := s.names[name]
 	n := len(s.names)
@@ -71,31 +159,22 @@ func (s *session) claimName(name string, p *policy.Policy) error {
 	case n >= s.server.c.MaxNames:
 		return &protocol.Error{Code: protocol.TooManyNames, Message: "this session has as many names as it may"}
 	}
-	release, err := s.server.c.Registry.Bind(context.Background(), &registry.Route{
-		Name: name, Owner: s.owner, Group: s.group, Kind: protocol.KindHTTP, Policy: p,
-		HTTP:   s.pool.Route(name),
-		Alive:  s.alive,
-		Silent: func() bool { return errors.Is(s.mux.Err(), mux.ErrSilent) },
-		Lost: func() {
-			if s.replaced.Load() {
-				s.moved(name)
-				return
-			}
-			// It was silent, and may wake up: then it connects again and learns which of
-			// its names are left.
-			s.end(&protocol.Error{Code: protocol.SessionFenced, Message: "another client of the same token took the name " + name}, s.server.c.Hold)
-		},
-	})
-	if err != nil {
-		s.pool.Drop()
-		if errors.Is(err, registry.ErrTaken) {
-			return &protocol.Error{
-				Code: protocol.NameTaken, Message: "the name " + name + " is taken",
-				Hint: "choose another with --name, or stop the client that has it",
-			}
+	route.Owner, route.Group, route.Alive = s.owner, s.group, s.alive
+	route.Silent = func() bool { return errors.Is(s.mux.Err(), mux.ErrSilent) }
+	route.Lost = func() {
+		if s.replaced.Load() {
+			s.moved(name)
+			return
 		}
+		// It was silent, and may wake up: then it connects again and learns which of
+		// its names are left.
+		s.end(&protocol.Error{Code: protocol.SessionFenced, Message: "another client of the same token took the name " + name}, s.server.c.Hold)
+	}
+	release, err := s.server.c.Registry.Bind(context.Background(), route)
+	if err != nil {
 		return err
 	}
+	release = s.server.closing(route, release)
 	s.mu.Lock()
 	if !s.ended {
 		s.names[name] = release
@@ -119,6 +198,9 @@ func (s *session) alive(ctx context.Context) bool {
 	_, err := s.mux.Ping(ctx)
 	return err == nil || s.mux.Idle() < time.Since(asked)
 }
+
+// probeTime is how long a client may take to say that it is there.
+const probeTime = 3 * time.Second
 
 // resumer makes and checks the secrets with which a session's next connection
 // takes over. They are sealed rather than kept: a session that was lost long ago

@@ -41,6 +41,9 @@ type Config struct {
 	// Trusted are the proxies whose X-Forwarded-* fields are believed.
 	Trusted []netip.Prefix
 
+	// TCPPorts are the ports that clients may have for connections. Default: none.
+	TCPPorts Ports
+
 	// Auth decides who may connect. Needed.
 	Auth auth.Authenticator
 	// LoginFailures is how many failed logins one address may have in a minute, and
@@ -87,6 +90,8 @@ type Server struct {
 	budget   *mux.Budget // of what arrived from clients and no visitor has read
 	http     *http.Server
 	port     string // of the public URLs
+	tcp      *edge.TCP
+	last     lastPorts
 	resume   resumer
 	throttle auth.Throttle
 	refused  refused
@@ -137,6 +142,8 @@ func New(c Config) (*Server, error) {
 		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Log: c.Log,
 	}
 	s.http = s.edge.Server(limits)
+	host, _, _ := net.SplitHostPort(c.Listen)
+	s.tcp = &edge.TCP{Registry: c.Registry, Host: host, Park: c.Park, Gate: s.gate, Log: c.Log}
 	s.throttle = auth.Throttle{Auth: c.Auth, PerMinute: c.LoginFailures, Log: c.Log}
 	return s, nil
 }
@@ -200,20 +207,26 @@ func (s *Server) drain() {
 	s.running.Go(func() { telling.Wait(); close(told) })
 	grace, cancel := context.WithTimeout(context.Background(), s.c.Grace)
 	defer cancel()
+	var tcp sync.WaitGroup
+	tcp.Go(func() { s.tcp.Shutdown(grace) })
 	err := s.http.Shutdown(grace)
 	if err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
 		s.http.Close()
 	}
+	tcp.Wait()
 	select {
 	case <-told: // bye is to come after it
 	case <-time.After(farewellTime): // but not for those that read nothing
 	}
 }
 
-// end ends all sessions and waits for them.
+// end ends all sessions and ports, and waits for them.
 func (s *Server) end() {
 	s.refuseSessions()
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.tcp.Shutdown(now) // also where there was no drain
 	s.mu.Lock()
 	for m := range s.shaking {
 		s.running.Go(func() { m.Close() })
@@ -309,6 +322,14 @@ func errRevoked() *protocol.Error {
 // ownName reports whether name's public host is the server's own.
 func (s *Server) ownName(name string) bool {
 	return s.c.PublicURL != nil && strings.EqualFold(s.c.PublicURL.Hostname(), name+"."+s.c.Domain)
+}
+
+// publicHost is where visitors find the server's ports.
+func (s *Server) publicHost() string {
+	if p := s.c.PublicURL; p != nil {
+		return p.Hostname()
+	}
+	return s.c.Domain
 }
 
 // publicURL is where visitors find host.

@@ -239,15 +239,15 @@ func (s *session) serve() error {
 
 // bind claims a name.
 func (s *session) bind(b *protocol.Bind) *protocol.Bound {
-	name, err := s.claim(b)
+	bound, err := s.claim(b)
 	if err != nil {
 		e := asError(err, protocol.NameTaken)
 		s.log.Info("name refused", "name", b.Name[:min(len(b.Name), protocol.MaxName)], "code", string(e.Code))
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
-	url := s.server.publicURL(name + "." + s.server.c.Domain)
-	s.log.Info("name bound", "name", name, "url", url)
-	return &protocol.Bound{ID: b.ID, Name: name, URL: url}
+	bound.ID = b.ID
+	s.log.Info("name bound", "name", bound.Name, "url", bound.URL)
+	return bound
 }
 
 func (s *session) unbind(name string) {

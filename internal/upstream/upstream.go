@@ -54,6 +54,7 @@ func NewPool(session mux.Session, maxRequests int) *Pool {
 	}
 	p := &Pool{session: session, max: int64(maxRequests), idle: make(chan struct{})}
 	p.pending.Store(1)
+	p.streams.Connect = true
 	p.streams.Dial = func(ctx context.Context) (net.Conn, error) {
 		stream, err := p.session.Open(ctx)
 		if errors.Is(err, mux.ErrExhausted) {

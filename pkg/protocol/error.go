@@ -33,6 +33,8 @@ const (
 	NotFound           Code = "not_found"
 	NameTaken          Code = "name_taken"
 	NameInvalid        Code = "name_invalid"
+	PortUnavailable    Code = "port_unavailable"
+	Forbidden          Code = "forbidden"
 	KindUnsupported    Code = "kind_unsupported"
 	TooManySessions    Code = "too_many_sessions"
 	TooManyNames       Code = "too_many_names"
@@ -79,7 +81,9 @@ func (c Code) Status() int {
 		return http.StatusUnauthorized
 	case NameUnknown, NotFound:
 		return http.StatusNotFound
-	case NameTaken, SessionTaken, SessionFenced:
+	case Forbidden:
+		return http.StatusForbidden
+	case NameTaken, PortUnavailable, SessionTaken, SessionFenced:
 		return http.StatusConflict
 	case URITooLong:
 		return http.StatusRequestURITooLong

@@ -28,6 +28,8 @@ type Hello struct {
 	Versions []int  `json:"versions"`         // those that the client speaks
 	Agent    string `json:"agent,omitempty"`  // "tunnel-client/1.2.3", for logs
 	Resume   string `json:"resume,omitempty"` // the secret of the welcome before, on a reconnect
+	// Connect says that the client is going to open streams to private endpoints.
+	Connect bool `json:"connect,omitempty"`
 }
 
 // Welcome answers a hello.
@@ -46,6 +48,14 @@ type Bind struct {
 	ID   int    `json:"id"`             // repeated in the answer
 	Kind Kind   `json:"kind,omitempty"` // default KindHTTP
 	Name string `json:"name,omitempty"` // a DNS label; empty: the server picks one
+	// Port is the public port that is wanted, of [KindTCP] and [KindUDP]. 0: one that
+	// the server picks, which is the same for the same owner and name where it can be.
+	Port int `json:"port,omitempty"`
+	// Domains are host names outside of the server's domain that lead to the endpoint
+	// too, in lower case and as A-labels (RFC 5890).
+	Domains []string `json:"domains,omitempty"`
+	// Private makes an endpoint that only clients reach, and no visitor.
+	Private bool `json:"private,omitempty"`
 	// Upstream makes the server's edge rewrite requests and answers so that the
 	// local app sees itself called directly. Nil leaves them as they are.
 	Upstream *Upstream `json:"upstream,omitempty"`
@@ -60,10 +70,14 @@ type Upstream struct {
 
 // Bound answers a bind; Error is nil when the name was claimed.
 type Bound struct {
-	ID    int    `json:"id"`
-	Name  string `json:"name,omitempty"`
-	URL   string `json:"url,omitempty"` // where visitors find it
-	Error *Error `json:"error,omitempty"`
+	ID   int    `json:"id"`
+	Name string `json:"name,omitempty"`
+	URL  string `json:"url,omitempty"` // where visitors find it
+	// Port is the public one, of [KindTCP] and [KindUDP].
+	Port int `json:"port,omitempty"`
+	// URLs are those of Domains, in their order.
+	URLs  []string `json:"urls,omitempty"`
+	Error *Error   `json:"error,omitempty"`
 }
 
 // Unbind gives a name back; it is free at once.

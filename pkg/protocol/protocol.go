@@ -30,6 +30,15 @@
 // The requests of the route's visitors come as they are; a session that bound
 // more than one name finds the name in [HeaderRoute].
 //
+// A visitor's connection to a route of kind tcp or tls is the request
+//
+//	CONNECT NAME HTTP/1.1
+//	Forwarded: for="ADDRESS:PORT"
+//
+// (RFC 9110, section 9.3.6; RFC 7239), which the client answers with 200, and then
+// the connection's bytes follow; or with a 5xx that has [HeaderError]. The end of
+// one direction is the stream's end in that direction, an abort its reset.
+//
 // # Liveness
 //
 // Both ends send a yamux ping when nothing arrived for a while. Every received
@@ -67,5 +76,8 @@ type Kind string
 
 // The kinds of routes.
 const (
-	KindHTTP Kind = "http"
+	KindHTTP Kind = "http" // requests, by the host name
+	KindTCP  Kind = "tcp"  // connections to a port of the server
+	KindTLS  Kind = "tls"  // connections by the host name in their ClientHello; the server does not see inside
+	KindUDP  Kind = "udp"  // datagrams to a port of the server
 )

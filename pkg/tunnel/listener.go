@@ -32,6 +32,7 @@ type Listener struct {
 	bind   *protocol.Bind
 	name   string
 	url    string
+	urls   []string
 
 	stop    context.CancelFunc // ends attempts to connect
 	cancel  context.CancelFunc // ends run, and all sessions
@@ -68,7 +69,10 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	}
 	l := &Listener{
 		client: c, log: c.log(), link: &link{dialer: dialer, log: c.log(), budget: mux.NewBudget(maxUnread)},
-		bind:    &protocol.Bind{ID: 1, Kind: protocol.KindHTTP, Name: o.Name, Upstream: o.Upstream},
+		bind: &protocol.Bind{
+			ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
+			Domains: o.Domains, Private: o.Private, Upstream: o.Upstream,
+		},
 		streams: make(chan net.Conn), ended: make(chan struct{}),
 	}
 	if c.Transport == Raw || c.Transport == WebSocket {
@@ -85,7 +89,8 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	if err != nil {
 		return nil, listenError(ctx, err)
 	}
-	l.name, l.url, l.bind.Name = s.name, s.url, s.name
+	l.name, l.url, l.urls = s.name, s.url, s.urls
+	l.bind.Name, l.bind.Port = s.name, s.port // the same ones again
 	l.live = []*session{s}
 	l.tell(Ready, nil)
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -114,6 +119,9 @@ func (l *Listener) Name() string { return l.name }
 
 // URL is where visitors find the listener. It stays the same.
 func (l *Listener) URL() string { return l.url }
+
+// URLs are those of Options.Domains, in their order.
+func (l *Listener) URLs() []string { return slices.Clone(l.urls) }
 
 // Addr is the public address: its String is URL.
 func (l *Listener) Addr() net.Addr { return addr(l.url) }

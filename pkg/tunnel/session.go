@@ -23,6 +23,8 @@ type session struct {
 	rawShut  bool // raw was tried before it, and something on the way does not let it pass
 	name     string
 	url      string
+	urls     []string
+	port     int
 	draining chan struct{} // closed when the server said drain
 	reason   error         // why it did; valid after draining
 	drained  chan struct{} // closed when the server said drained
@@ -62,7 +64,7 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 	case bound.Error != nil:
 		return welcome.Resume, bound.Error
 	}
-	s.name, s.url = bound.Name, bound.URL
+	s.name, s.url, s.urls, s.port = bound.Name, bound.URL, bound.URLs, bound.Port
 	return welcome.Resume, nil
 }
 

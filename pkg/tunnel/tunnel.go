@@ -81,6 +81,16 @@ type Options struct {
 	// Upstream makes the server rewrite requests and answers as for a local app
 	// that is called by this origin. Nil: they come as they are.
 	Upstream *protocol.Upstream
+	// Kind is what the endpoint carries. Default [protocol.KindHTTP]. Connections of
+	// the other kinds come as CONNECT requests, see package protocol.
+	Kind protocol.Kind
+	// Port is the public port that is wanted, of kinds TCP and UDP; 0: the server
+	// picks one, the same each time for the same token and Name where it can.
+	Port int
+	// Domains are host names that lead to the endpoint beside Name's, of kind HTTP.
+	Domains []string
+	// Private makes an endpoint that only other clients reach.
+	Private bool
 	// Retry makes Listen keep trying, until its context ends, where the server
 	// can't be reached at first or has no room.
 	Retry bool

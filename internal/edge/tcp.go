@@ -1,0 +1,248 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/internal/upstream"
+)
+
+// TCPName is the name by which a port is known to the registry.
+func TCPName(port int) string { return "tcp/" + strconv.Itoa(port) }
+
+// TCP passes the connections that come to ports of the server on to the clients
+// that have bound them, byte for byte: the end of one direction is passed on as
+// such (R16), and an abort as an abort (R17). Whoever comes while the client is away
+// waits, as a request does.
+type TCP struct {
+	Registry registry.Registry
+	// Host is the address to listen at. "": all.
+	Host string
+	// Park is how long a visitor waits for a client that dropped. 0: not at all.
+	Park time.Duration
+	// Gate refuses connections where the server's memory is full. Nil: none.
+	Gate *Gate
+	// Log gets why connections failed. Nil discards.
+	Log *slog.Logger
+
+	mu      sync.Mutex // guards the following
+	ports   map[int]net.Listener
+	conns   map[*visitorConn]struct{}
+	closed  bool
+	running sync.WaitGroup // ports and connections
+
+	once sync.Once
+	stop chan struct{} // closed when the ports are
+}
+
+// visitorConn is a visitor's connection to a port.
+type visitorConn struct {
+	*net.TCPConn
+	ctx    context.Context // of its way to the client
+	cancel context.CancelFunc
+}
+
+// Open listens on port, which is bound in the registry, until nobody has it any
+// more. A port that is open stays so. The error is of listening.
+func (t *TCP) Open(port int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return net.ErrClosed
+	}
+	if t.ports[port] != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(t.Host, strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("port %d: %w", port, err)
+	}
+	if t.ports == nil {
+		t.ports, t.conns = make(map[int]net.Listener), make(map[*visitorConn]struct{})
+	}
+	t.ports[port] = l
+	t.running.Go(func() { t.serve(port, l) })
+	return nil
+}
+
+// Released is called when a client gave port back: at once, or for a hold. The port
+// is closed when nobody has it any more.
+func (t *TCP) Released(port int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.ports[port]; l != nil && !t.closed {
+		t.running.Go(func() { t.closeUnbound(port, l) })
+	}
+}
+
+// closeUnbound waits for the end of the hold.
+func (t *TCP) closeUnbound(port int, l net.Listener) {
+	for {
+		t.mu.Lock()
+		_, err := t.Registry.Lookup(context.Background(), TCPName(port))
+		var offline *registry.OfflineError
+		if !errors.As(err, &offline) || t.closed {
+			if err != nil && t.ports[port] == l {
+				delete(t.ports, port)
+				l.Close()
+			}
+			t.mu.Unlock()
+			return
+		}
+		t.mu.Unlock()
+		select {
+		case <-offline.Changed:
+		case <-t.stopped():
+		}
+	}
+}
+
+// Shutdown takes no more connections, and waits for those that are open until ctx
+// ends, whose error it returns; then they are reset.
+func (t *TCP) Shutdown(ctx context.Context) error {
+	t.mu.Lock()
+	if !t.closed {
+		t.closed = true
+		close(t.stopped())
+	}
+	for _, l := range t.ports {
+		l.Close()
+	}
+	t.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.running.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	for c := range t.conns {
+		c.abort()
+	}
+	t.mu.Unlock()
+	<-done
+	return ctx.Err()
+}
+
+func (t *TCP) stopped() chan struct{} {
+	t.once.Do(func() { t.stop = make(chan struct{}) })
+	return t.stop
+}
+
+// serve accepts until the listener is closed.
+func (t *TCP) serve(port int, l net.Listener) {
+	for pause := minBackOff; ; {
+		c, err := l.Accept()
+		switch {
+		case lacksDescriptors(err):
+			time.Sleep(pause)
+			pause = min(2*pause, maxBackOff)
+			continue
+		case err != nil:
+			return
+		}
+		pause = minBackOff
+		v := &visitorConn{TCPConn: c.(*net.TCPConn)}
+		v.ctx, v.cancel = context.WithCancel(context.Background())
+		if t.Gate.full() || !t.enter(v) {
+			v.abort()
+			continue
+		}
+		t.running.Go(func() {
+			defer t.leave(v)
+			t.pass(port, v)
+		})
+	}
+}
+
+func (t *TCP) enter(v *visitorConn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.conns[v] = struct{}{}
+	}
+	return !t.closed
+}
+
+func (t *TCP) leave(v *visitorConn) {
+	v.cancel()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, v)
+}
+
+// abort ends a connection so that the visitor sees an error.
+func (v *visitorConn) abort() {
+	v.cancel()
+	v.SetLinger(0)
+	v.Close()
+}
+
+// pass passes one connection on.
+func (t *TCP) pass(port int, v *visitorConn) {
+	transport.LimitUnsent(v.TCPConn)
+	from, _ := netip.ParseAddrPort(v.RemoteAddr().String())
+	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
+	stream, err := Dial(v.ctx, t.Registry, TCPName(port), from, t.Park)
+	if err != nil {
+		t.log().Info("connection failed", "port", port, "err", brief(err))
+		v.abort()
+		return
+	}
+	proxy.Splice(v.TCPConn, stream, nil)
+}
+
+func (t *TCP) log() *slog.Logger {
+	if t.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return t.Log
+}
+
+// Dial opens a raw stream to the client that has name, for the visitor at from. It
+// waits for a client that dropped, park at most. The error wraps the registry's, or
+// one of [upstream.Pool]'s.
+func Dial(ctx context.Context, r registry.Registry, name string, from netip.AddrPort, park time.Duration) (net.Conn, error) {
+	parked := time.NewTimer(park)
+	defer parked.Stop()
+	for {
+		route, err := r.Lookup(ctx, name)
+		var again <-chan struct{}
+		var offline *registry.OfflineError
+		switch {
+		case err == nil && route.Dial == nil:
+			return nil, fmt.Errorf("%s takes no connections: %w", name, registry.ErrUnknown)
+		case err == nil:
+			stream, err := route.Dial(ctx, from)
+			if err == nil || !errors.Is(err, upstream.ErrNotSent) || park <= 0 {
+				return stream, err
+			}
+			again = at(notSentRetry) // the registry is about to hear of it
+		case errors.As(err, &offline) && park > 0:
+			again = offline.Changed
+		default:
+			return nil, err
+		}
+		select {
+		case <-again:
+		case <-parked.C:
+			return nil, &registry.OfflineError{Name: name}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// Ports is a range of ports that clients may have. The zero value is none.
+type Ports struct{ First, Last int }
+
+// ParsePorts reads "FIRST-LAST" or one port; "" is none.
+func ParsePorts(s string) (Ports, error) {
+	if s == "" {
+		return Ports{}, nil
+	}
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		last = first
+	}
+	var p Ports
+	var err, err2 error
+	p.First, err = strconv.Atoi(first)
+	p.Last, err2 = strconv.Atoi(last)
+	if err != nil || err2 != nil || p.First < 1 || p.Last > 65535 || p.First > p.Last {
+		return Ports{}, fmt.Errorf("%q is not a range of ports such as 20000-20999", s)
+	}
+	return p, nil
+}
+
+func (p Ports) size() int {
+	if p == (Ports{}) {
+		return 0
+	}
+	return p.Last - p.First + 1
+}
+
+func (p Ports) has(port int) bool { return p != (Ports{}) && p.First <= port && port <= p.Last }
+
+// preferred is where a name's search for a port begins: the same place for the same
+// owner and name, so that a client that starts again has its port again, also from a
+// server that has started again.
+func (p Ports) preferred(owner, name string) int {
+	sum := sha256.Sum256([]byte(owner + "\x00" + name))
+	return int(binary.BigEndian.Uint32(sum[:]) % uint32(p.size()))
+}
+
+// maxTries is how many ports are tried before a range counts as full.
+const maxTries = 64
+
+// claim binds a port, the wanted one if there is one, else last if it is not 0, else
+// the first that is free from the preferred one on, by calling bind for each.
+func (p Ports) claim(owner, name string, wanted, last int, bind func(port int) error) (int, error) {
+	if p.size() == 0 {
+		return 0, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server gives no such ports", Hint: "its operator opens some with --tcp-ports and --udp-ports"}
+	}
+	if wanted != 0 {
+		if !p.has(wanted) {
+			return 0, &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("port %d is not one of %d to %d, which this server gives", wanted, p.First, p.Last), Hint: "choose one of those, or leave --remote-port out"}
+		}
+		err := bind(wanted)
+		if unavailable(err) {
+			err = &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("port %d is taken", wanted), Hint: "choose another, or leave --remote-port out"}
+		}
+		return wanted, err
+	}
+	if p.has(last) {
+		if err := bind(last); !unavailable(err) {
+			return last, err
+		}
+	}
+	start := p.preferred(owner, name)
+	for i := range min(p.size(), maxTries) {
+		port := p.First + (start+i)%p.size()
+		if err := bind(port); !unavailable(err) {
+			return port, err
+		}
+	}
+	return 0, &protocol.Error{Code: protocol.PortUnavailable, Message: "no port is free", Hint: "try again later, or ask the server's operator for more ports"}
+}
+
+// unavailable reports whether another port may do.
+func unavailable(err error) bool {
+	var listening *net.OpError
+	return errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) || errors.As(err, &listening)
+}
+
+// maxRemembered bounds what is remembered of who had which port, of about 200 bytes
+// each. Above, all is forgotten.
+const maxRemembered = 20_000
+
+// lastPorts remembers which port an owner's name had, where it is not the preferred
+// one.
+type lastPorts struct {
+	mu    sync.Mutex
+	ports map[portKey]int
+}
+
+type portKey struct {
+	kind        protocol.Kind
+	owner, name string
+}
+
+func (l *lastPorts) of(k portKey) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ports[k]
+}
+
+func (l *lastPorts) keep(k portKey, port int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ports == nil || len(l.ports) >= maxRemembered {
+		l.ports = make(map[portKey]int)
+	}
+	l.ports[k] = port
+}
