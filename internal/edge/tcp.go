@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -30,9 +31,11 @@ type TCP struct {
 	Host string
 	// Park is how long a visitor waits for a client that dropped. 0: not at all.
 	Park time.Duration
-	// Gate refuses connections where the server's memory is full. Nil: none.
+	// Gate refuses connections where the server's memory is full, and cuts some off at
+	// the brim. Nil: none.
 	Gate *Gate
-	// Log gets why connections failed. Nil discards.
+	// Log gets why connections failed, and a line for each at debug level. Nil
+	// discards.
 	Log *slog.Logger
 
 	mu      sync.Mutex // guards the following
@@ -47,7 +50,7 @@ type TCP struct {
 
 // visitorConn is a visitor's connection to a port.
 type visitorConn struct {
-	*net.TCPConn
+	tcpConn
 	ctx    context.Context // of its way to the client
 	cancel context.CancelFunc
 }
@@ -67,6 +70,10 @@ func (t *TCP) Open(port int) error {
 	if err != nil {
 		return fmt.Errorf("port %d: %w", port, err)
 	}
+	if t.Gate == nil {
+		t.Gate = new(Gate) // it lets everything in
+	}
+	l = t.Gate.Listener(l)
 	if t.ports == nil {
 		t.ports, t.conns = make(map[int]net.Listener), make(map[*visitorConn]struct{})
 	}
@@ -145,20 +152,20 @@ func (t *TCP) stopped() chan struct{} {
 
 // serve accepts until the listener is closed.
 func (t *TCP) serve(port int, l net.Listener) {
-	for pause := minBackOff; ; {
+	for {
 		c, err := l.Accept()
-		switch {
-		case lacksDescriptors(err):
-			time.Sleep(pause)
-			pause = min(2*pause, maxBackOff)
-			continue
-		case err != nil:
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				t.log().Error("port takes no more connections", "port", port, "err", err)
+			}
 			return
 		}
-		pause = minBackOff
-		v := &visitorConn{TCPConn: c.(*net.TCPConn)}
+		v := &visitorConn{tcpConn: c.(tcpConn)}
+		v.SetLinger(0) // its end is an abort until the app's own has come, also this process's (R1)
 		v.ctx, v.cancel = context.WithCancel(context.Background())
+		t.Gate.Follow(c, http.StateActive)
 		if t.Gate.full() || !t.enter(v) {
+			t.Gate.Follow(c, http.StateClosed)
 			v.abort()
 			continue
 		}
@@ -180,6 +187,7 @@ func (t *TCP) enter(v *visitorConn) bool {
 
 func (t *TCP) leave(v *visitorConn) {
 	v.cancel()
+	t.Gate.Follow(v.tcpConn, http.StateClosed)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.conns, v)
@@ -194,7 +202,8 @@ func (v *visitorConn) abort() {
 
 // pass passes one connection on.
 func (t *TCP) pass(port int, v *visitorConn) {
-	transport.LimitUnsent(v.TCPConn)
+	start := time.Now()
+	transport.LimitUnsent(v.tcpConn)
 	from, _ := netip.ParseAddrPort(v.RemoteAddr().String())
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, TCPName(port), from, t.Park)
@@ -203,7 +212,8 @@ func (t *TCP) pass(port int, v *visitorConn) {
 		v.abort()
 		return
 	}
-	proxy.Splice(v.TCPConn, stream, nil)
+	up, down := proxy.Splice(v.tcpConn, stream, nil)
+	t.log().Debug("connection", "port", port, "visitor", from.String(), "received", up, "sent", down, "duration", time.Since(start))
 }
 
 func (t *TCP) log() *slog.Logger {
@@ -214,9 +224,12 @@ func (t *TCP) log() *slog.Logger {
 }
 
 // Dial opens a raw stream to the client that has name, for the visitor at from. It
-// waits for a client that dropped, park at most. The error wraps the registry's, or
-// one of [upstream.Pool]'s.
+// waits for a client that dropped, park at most, and less for one that was silent for
+// long. A stream that was lost with its session before it was open is opened again:
+// nothing that the visitor sent is lost with it. The error wraps the registry's, or one
+// of [upstream.Pool]'s.
 func Dial(ctx context.Context, r registry.Registry, name string, from netip.AddrPort, park time.Duration) (net.Conn, error) {
+	began := time.Now()
 	parked := time.NewTimer(park)
 	defer parked.Stop()
 	for {
@@ -228,11 +241,15 @@ func Dial(ctx context.Context, r registry.Registry, name string, from netip.Addr
 			return nil, fmt.Errorf("%s takes no connections: %w", name, registry.ErrUnknown)
 		case err == nil:
 			stream, err := route.Dial(ctx, from)
-			if err == nil || !errors.Is(err, upstream.ErrNotSent) || park <= 0 {
+			lost := errors.Is(err, upstream.ErrNotSent) || errors.Is(err, upstream.ErrSessionLost)
+			if err == nil || !lost || park <= 0 {
 				return stream, err
 			}
 			again = at(notSentRetry) // the registry is about to hear of it
 		case errors.As(err, &offline) && park > 0:
+			if offline.Silent {
+				parked.Reset(min(park, lostPark) - time.Since(began))
+			}
 			again = offline.Changed
 		default:
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
@@ -91,7 +92,7 @@ func (f *Raw) serve(w http.ResponseWriter, r *http.Request, e *Exchange) protoco
 	}
 	buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
 	if buffered.Flush() != nil {
-		app.Close()
+		(&counted{Conn: app}).Reset() // nobody is there to end it (R2)
 		stream.Close()
 		return protocol.SessionLost
 	}
@@ -146,10 +147,24 @@ func (c *counted) CloseWrite() error {
 
 // Reset ends the connection so that the app sees an error.
 func (c *counted) Reset() error {
-	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
-		tcp.SetLinger(0)
-	}
+	c.SetLinger(0)
 	return c.Conn.Close()
+}
+
+// SetLinger says what the end of the connection is to the app, where it is TCP.
+func (c *counted) SetLinger(seconds int) error {
+	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return tcp.SetLinger(seconds)
+	}
+	return nil
+}
+
+// SyscallConn is the app's, so that a reset is told from an end.
+func (c *counted) SyscallConn() (syscall.RawConn, error) {
+	if conn, ok := c.Conn.(syscall.Conn); ok {
+		return conn.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // visitorOf is the address in the request's Forwarded field (RFC 7239, section 5.2),

@@ -46,7 +46,7 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 		abort(app)
 		return fmt.Errorf("switch protocols: %w", err)
 	}
-	t := &splice{a: visitor, b: app}
+	t := &splice{a: side{ReadWriteCloser: visitor}, b: side{ReadWriteCloser: app}}
 	head := buffered.Writer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	res.Header.Write(head)
@@ -58,65 +58,6 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	t.run(bytes.Clone(early)) // the buffer is net/http's
 	return nil
-}
-
-// Splice passes bytes between a and b in both directions until both have ended, or
-// one broke, and closes them. early is what was read of a before. The end of one
-// direction is passed on as such, where the other side has CloseWrite (R16), and an
-// abort as an abort (R17). Where a has a method OnAbort, as a mux.Stream does, it
-// tells of one that no Read would.
-func Splice(a, b io.ReadWriteCloser, early []byte) {
-	(&splice{a: a, b: b}).run(early)
-}
-
-// splice is two connections that are one.
-type splice struct{ a, b io.ReadWriteCloser }
-
-// run passes on what came early from a and then the rest.
-func (t *splice) run(early []byte) {
-	// A visitor that has ended its side, and is gone while the app is silent, is
-	// noticed by nothing else.
-	if v, ok := t.a.(interface{ OnAbort(func()) func() bool }); ok {
-		defer v.OnAbort(t.abort)()
-	}
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
-		t.pass(t.b, io.MultiReader(bytes.NewReader(early), t.a))
-	}()
-	t.pass(t.a, t.b)
-	<-up
-	t.a.Close()
-	t.b.Close()
-}
-
-// pass copies src to dst and passes the end on. An abort stays one (R17):
-// neither side may take it for an end.
-func (t *splice) pass(dst io.WriteCloser, src io.Reader) {
-	buf := buffers.Get().(*[copySize]byte)
-	defer buffers.Put(buf)
-	// Plain Read and Write: ReadFrom of a TCP connection would splice, but hold
-	// a pipe for each idle WebSocket.
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
-	if err == nil {
-		err = closeWrite(dst)
-	}
-	if err != nil {
-		t.abort()
-	}
-}
-
-func (t *splice) abort() {
-	abort(t.b)
-	abort(t.a)
-}
-
-// closeWrite ends the writing side, or all of a connection that has no halves.
-func closeWrite(c io.Closer) error {
-	if c, ok := c.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return c.Close()
 }
 
 // upgraded is the connection after a 101, with what was read too far.
@@ -133,6 +74,9 @@ func (u *upgraded) Read(p []byte) (int, error) {
 }
 
 func (u *upgraded) CloseWrite() error { return closeWrite(u.Conn) }
+
+// OnAbort passes on what the connection has, see [Splice].
+func (u *upgraded) OnAbort(f func()) (stop func() bool) { return onAbort(u.Conn, f) }
 
 // Reset ends the connection so that the peer sees an error.
 func (u *upgraded) Reset() error {

@@ -70,12 +70,14 @@ func named(name string, bind func(name string) error) (string, error) {
 func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
 	name := cmp.Or(b.Name, randomName())
 	key := portKey{protocol.KindTCP, s.owner, name}
+	owner := key.routeOwner()
 	last := s.server.last.of(key)
-	if last != 0 && s.server.isAlive(edge.TCPName(last), s.owner) {
-		return nil, &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
+	taken := &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
+	if last != 0 && s.server.isAlive(edge.TCPName(last), owner) {
+		return nil, taken
 	}
 	port, err := s.server.c.TCPPorts.claim(s.owner, name, b.Port, last, func(port int) error {
-		route := &registry.Route{Name: edge.TCPName(port), Kind: protocol.KindTCP, Dial: s.pool.Dial(name)}
+		route := &registry.Route{Name: edge.TCPName(port), Owner: owner, Kind: protocol.KindTCP, Dial: s.pool.Dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
 		}
@@ -88,7 +90,20 @@ func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.server.last.keep(key, port)
+	if now := s.server.last.keepAfter(key, last, port); now != port {
+		// Two clients with one name came at once, and the other was first.
+		if s.server.isAlive(edge.TCPName(now), owner) {
+			s.unbind(edge.TCPName(port))
+			return nil, taken
+		}
+		s.server.last.keep(key, port)
+	}
+	s.mu.Lock()
+	if s.ports == nil {
+		s.ports = make(map[string]string)
+	}
+	s.ports[name] = edge.TCPName(port)
+	s.mu.Unlock()
 	return &protocol.Bound{Name: name, Port: port, URL: "tcp://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
 }
 
@@ -159,7 +174,7 @@ func (s *session) tryBind(route *registry.Route) error {
 	case n >= s.server.c.MaxNames:
 		return &protocol.Error{Code: protocol.TooManyNames, Message: "this session has as many names as it may"}
 	}
-	route.Owner, route.Group, route.Alive = s.owner, s.group, s.alive
+	route.Owner, route.Group, route.Alive = cmp.Or(route.Owner, s.owner), s.group, s.alive
 	route.Silent = func() bool { return errors.Is(s.mux.Err(), mux.ErrSilent) }
 	route.Lost = func() {
 		if s.replaced.Load() {

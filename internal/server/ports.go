@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -65,31 +66,46 @@ func (p Ports) claim(owner, name string, wanted, last int, bind func(port int) e
 		if !p.has(wanted) {
 			return 0, &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("port %d is not one of %d to %d, which this server gives", wanted, p.First, p.Last), Hint: "choose one of those, or leave --remote-port out"}
 		}
-		err := bind(wanted)
-		if unavailable(err) {
-			err = &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("port %d is taken", wanted), Hint: "choose another, or leave --remote-port out"}
-		}
-		return wanted, err
+		return wanted, whyNot(wanted, bind(wanted))
 	}
 	if p.has(last) {
 		if err := bind(last); !unavailable(err) {
-			return last, err
+			return last, whyNot(last, err)
 		}
 	}
 	start := p.preferred(owner, name)
 	for i := range min(p.size(), maxTries) {
 		port := p.First + (start+i)%p.size()
 		if err := bind(port); !unavailable(err) {
-			return port, err
+			return port, whyNot(port, err)
 		}
 	}
 	return 0, &protocol.Error{Code: protocol.PortUnavailable, Message: "no port is free", Hint: "try again later, or ask the server's operator for more ports"}
 }
 
-// unavailable reports whether another port may do.
+// unavailable reports whether another port may do: this one is a client's, or another
+// program's.
 func unavailable(err error) bool {
+	for _, busy := range []error{&protocol.Error{Code: protocol.NameTaken}, syscall.EADDRINUSE, syscall.EACCES} {
+		if errors.Is(err, busy) {
+			return true
+		}
+	}
+	return false
+}
+
+// whyNot tells a client why port can't be bound.
+func whyNot(port int, err error) error {
 	var listening *net.OpError
-	return errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) || errors.As(err, &listening)
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("the system does not let the server listen at port %d", port), Hint: "choose another, or leave --remote-port out"}
+	case unavailable(err):
+		return &protocol.Error{Code: protocol.PortUnavailable, Message: fmt.Sprintf("port %d is taken", port), Hint: "choose another with --remote-port, leave that out, or stop the client that has the port"}
+	case errors.As(err, &listening), errors.Is(err, net.ErrClosed):
+		return &protocol.Error{Code: protocol.Overloaded, Message: fmt.Sprintf("the server cannot listen at port %d now", port), Hint: "try again in a moment"}
+	}
+	return err
 }
 
 // maxRemembered bounds what is remembered of who had which port, of about 200 bytes
@@ -108,15 +124,36 @@ type portKey struct {
 	owner, name string
 }
 
+// routeOwner is who may take the port over: not the owner's other names, which would
+// otherwise take a port that is held for this one.
+func (k portKey) routeOwner() string { return k.owner + " " + k.name }
+
 func (l *lastPorts) of(k portKey) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ports[k]
 }
 
+// keepAfter is keep, unless another port than last was kept meanwhile. It returns which
+// one is remembered.
+func (l *lastPorts) keepAfter(k portKey, last, port int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.ports[k]; now != last && now != 0 {
+		return now
+	}
+	l.set(k, port)
+	return port
+}
+
 func (l *lastPorts) keep(k portKey, port int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.set(k, port)
+}
+
+// set is called under mu.
+func (l *lastPorts) set(k portKey, port int) {
 	if l.ports == nil || len(l.ports) >= maxRemembered {
 		l.ports = make(map[portKey]int)
 	}

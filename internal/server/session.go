@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -49,7 +50,8 @@ type session struct {
 	mu      sync.Mutex // guards the following
 	ended   bool
 	names   map[string]registry.Release
-	leaving *time.Timer // calls retire; nil: it was not replaced
+	ports   map[string]string // the routes of ports, by the name that they were claimed with
+	leaving *time.Timer       // calls retire; nil: it was not replaced
 }
 
 // run serves conn until the session has ended.
@@ -222,7 +224,7 @@ func (s *session) serve() error {
 		case m.Bind != nil:
 			err = s.send(&protocol.Message{Bound: s.bind(m.Bind)})
 		case m.Unbind != nil:
-			s.unbind(m.Unbind.Name)
+			s.unbind(s.routeOf(m.Unbind.Name))
 		case m.Drain != nil && !drains: // a second one would cost another goroutine
 			drains = true
 			s.drop(0)
@@ -248,6 +250,13 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 	bound.ID = b.ID
 	s.log.Info("name bound", "name", bound.Name, "url", bound.URL)
 	return bound
+}
+
+// routeOf is what the registry knows a bound name as.
+func (s *session) routeOf(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.ports[name], name)
 }
 
 func (s *session) unbind(name string) {

@@ -20,7 +20,8 @@ const dialTime = 15 * time.Second
 
 // Dial returns what opens raw streams to the client for name: a route's Dial. The
 // error of a call wraps one of RoundTrip's, or is a [*protocol.Error] with the
-// client's own code. A stream counts as one that is under way until it is closed.
+// client's own code. A stream is under way until it is closed, and [Pool.Drain] waits
+// for it.
 func (p *Pool) Dial(name string) func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
 	p.routes.Add(1)
 	return func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
@@ -55,8 +56,11 @@ func (p *Pool) dial(ctx context.Context, req *http.Request, from netip.AddrPort,
 		p.leave()
 		return nil, refusedBy(res)
 	}
-	p.finish() // it has no end to wait for
-	return &raw{rawConn: conn, pool: p}, nil
+	waited := want == http.StatusOK
+	if !waited {
+		p.finish() // datagrams have no end to wait for
+	}
+	return &raw{rawConn: conn, pool: p, waited: waited}, nil
 }
 
 // refusedBy is the error of an answer that is no stream.
@@ -74,18 +78,25 @@ type rawConn interface {
 	net.Conn
 	CloseWrite() error
 	Reset() error
+	OnAbort(f func()) (stop func() bool)
 }
 
 // raw counts itself as under way until it is closed.
 type raw struct {
 	rawConn
 	pool   *Pool
+	waited bool // by Drain
 	closed atomic.Bool
 }
 
 func (r *raw) Close() error {
 	err := r.rawConn.Close()
-	if !r.closed.Swap(true) {
+	if r.closed.Swap(true) {
+		return err
+	}
+	if r.waited {
+		r.pool.leave()
+	} else {
 		r.pool.active.Add(-1)
 	}
 	return err

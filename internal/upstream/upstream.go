@@ -39,7 +39,7 @@ type Pool struct {
 	max     int64
 	streams proxy.Transport
 	active  atomic.Int64 // requests under way and upgraded connections
-	pending atomic.Int64 // requests under way, and one for the pool until it is drained
+	pending atomic.Int64 // what Drain waits for, and one for the pool until it is drained
 	routes  atomic.Int64
 	drained atomic.Bool
 	idle    chan struct{} // closed when drained and nothing is active
@@ -76,7 +76,8 @@ func (p *Pool) Route(name string) http.RoundTripper {
 func (p *Pool) Drop() { p.routes.Add(-1) }
 
 // Drain lets no new request through (they get ErrNotSent) and waits for the
-// requests under way, the session's end, or ctx, whose error it returns.
+// requests under way and the raw streams of connections, the session's end, or ctx,
+// whose error it returns.
 // Upgraded connections, such as WebSockets, have no end to wait for.
 func (p *Pool) Drain(ctx context.Context) error {
 	if p.drained.CompareAndSwap(false, true) {
@@ -231,6 +232,14 @@ func (u *upgraded) CloseWrite() error {
 		return c.CloseWrite()
 	}
 	return u.ReadWriteCloser.Close()
+}
+
+// OnAbort tells of the client's abort, see [proxy.Splice].
+func (u *upgraded) OnAbort(f func()) (stop func() bool) {
+	if c, ok := u.ReadWriteCloser.(interface{ OnAbort(func()) func() bool }); ok {
+		return c.OnAbort(f)
+	}
+	return func() bool { return false }
 }
 
 func (u *upgraded) Reset() error {
