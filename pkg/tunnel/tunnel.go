@@ -69,9 +69,10 @@ type Client struct {
 	Agent string       // says "NAME/VERSION" to the server; default "tunnel-go"
 	Log   *slog.Logger // nil discards; never shows the token
 
-	// Of tests; nil: the real ones.
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	now  func() time.Time
+	// Of tests; nil and 0: the real ones.
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	now       func() time.Time
+	maxOpened int
 }
 
 // Options say what a listener claims.
