@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,9 @@ func (c *client) ask(request string) (mux.Stream, *http.Response, *bufio.Reader)
 	return s, res, r
 }
 
-func connectTo(name string) string { return "CONNECT " + name + " HTTP/1.1\r\nHost: " + name + "\r\n\r\n" }
+func connectTo(name string) string {
+	return "CONNECT " + name + " HTTP/1.1\r\nHost: " + name + "\r\n\r\n"
+}
 
 // line reads one.
 func line(t *testing.T, r *bufio.Reader) string {
@@ -316,4 +319,50 @@ func TestConnectCap(t *testing.T) {
 		res, err := http.ReadResponse(bufio.NewReader(s), nil)
 		return err == nil && res.StatusCode == http.StatusOK
 	})
+}
+
+// S10: streams that are opened, ask and are reset at once, again and again, cost the
+// server no more than the cap has it, and end nothing but themselves.
+func TestConnectFlood(t *testing.T) {
+	n := two(t, server.Config{Park: time.Minute, Hold: time.Minute})
+	app := n.connect("", "token-of-ann", "")
+	app.must(app.bindPrivate(protocol.KindTCP, "db"))
+	app.echo("ann")
+	away := n.connect("", "token-of-ann", "")
+	away.must(away.bindPrivate(protocol.KindTCP, "away"))
+	away.mux.Close() // who asks for it waits
+	c := n.connector("token-of-ann")
+	before, most := runtime.NumGoroutine(), 0
+	for i := range 20_000 {
+		s, err := c.mux.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(s, connectTo([]string{"db", "away", "unknown", "b%00d"}[i%4])+strings.Repeat("x", 1000))
+		s.Reset()
+		if i%100 == 0 {
+			most = max(most, runtime.NumGoroutine()-before)
+		}
+	}
+	// Both clients are in this process: a stream has two goroutines at the server, one
+	// or two at each of them.
+	if limit := 8 * (server.MaxConnects + server.SpareConnects); most > limit {
+		t.Errorf("%d goroutines, want %d at most", most, limit)
+	}
+	var kept mux.Stream
+	waitFor(t, func() bool {
+		s, err := c.mux.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(s, connectTo("db"))
+		res, err := http.ReadResponse(bufio.NewReader(s), &http.Request{Method: http.MethodConnect})
+		if kept = s; err == nil && res.StatusCode == http.StatusOK {
+			return true
+		}
+		s.Close()
+		return false
+	})
+	kept.Close()
 }

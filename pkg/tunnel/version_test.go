@@ -77,3 +77,17 @@ func TestUpgradeOfAnotherVersion(t *testing.T) {
 		}
 	})
 }
+
+// R30: a server that is older than private endpoints is told from one that lacks this
+// one.
+func TestConnectToOlderServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, end := begin()
+		defer end()
+		c, _ := f.client()
+		_, err := c.Connect(t.Context(), ConnectOptions{Retry: true})
+		if !errors.Is(err, &protocol.Error{Code: protocol.KindUnsupported}) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
