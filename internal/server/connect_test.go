@@ -385,3 +385,32 @@ func TestConnectFlood(t *testing.T) {
 	})
 	kept.Close()
 }
+
+// R6: a server that drains lets the connections that are open finish, and takes no new
+// one, also of a client that has not gone elsewhere.
+func TestConnectWhileDraining(t *testing.T) {
+	n := two(t, server.Config{Grace: time.Hour})
+	app := n.connect("", "token-of-ann", "")
+	app.must(app.bindPrivate(protocol.KindTCP, "db"))
+	app.echo("ann")
+	c := n.connector("token-of-ann")
+	s, _, r := c.ask(connectTo("db"))
+	line(t, r)
+	n.stop()
+	if m := c.read(); m.Drain == nil {
+		t.Errorf("told %+v", m)
+	}
+	if _, res, _ := c.ask(connectTo("db")); res.Header.Get(protocol.HeaderError) != string(protocol.Draining) {
+		t.Errorf("a new one: %s %v", res.Status, res.Header)
+	}
+	io.WriteString(s, "meanwhile\n")
+	if got := line(t, r); got != "meanwhile" {
+		t.Errorf("the one that is open reads %q", got)
+	}
+	s.CloseWrite()
+	if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+		t.Errorf("its end: %q, %v", rest, err)
+	}
+	err := <-n.done
+	n.done <- err
+}

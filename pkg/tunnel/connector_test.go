@@ -342,6 +342,39 @@ func TestConnectorDialCancelled(t *testing.T) {
 	}
 }
 
+// A connection whose session is lost before there was an answer goes by the next one:
+// nothing of it has left but the wish for it.
+func TestConnectorDialOutlivesSession(t *testing.T) {
+	n := start(t, server.Config{Hold: time.Minute, Park: time.Hour})
+	there, here := newRelay(t, n.addr), newRelay(t, n.addr)
+	app := startRawApp(t).echo()
+	exposing, connecting := newEvents(), newEvents()
+	exposePrivate(t, &tunnel.Client{Server: there.url(), Token: "token-of-ann", Events: exposing.tell}, "db", app.addr)
+	d := connect(t, &tunnel.Client{Server: here.url(), Token: "token-of-ann", Events: connecting.tell})
+	exposing.next(t, tunnel.Ready)
+	connecting.next(t, tunnel.Ready)
+	there.lead("")
+	there.cut()
+	exposing.next(t, tunnel.Disconnected)
+	parked := make(chan error, 1)
+	go func() {
+		c, err := tryDial(d, "db")
+		if err == nil {
+			comesBack(t, c, "parked")
+			c.Close()
+		}
+		parked <- err
+	}()
+	until(t, "it is under way", func() bool { return d.Active() == 1 })
+	here.cut()
+	connecting.next(t, tunnel.Disconnected)
+	connecting.next(t, tunnel.Reconnected)
+	there.lead(n.addr)
+	if err := wait(t, "the connection", parked); err != nil {
+		t.Error(err)
+	}
+}
+
 // R41: the token is taken away, and its connections end.
 func TestConnectorRevoked(t *testing.T) {
 	g := &guard{changed: make(chan struct{})}
