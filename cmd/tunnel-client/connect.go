@@ -221,7 +221,7 @@ func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
 	if err != nil {
 		code, cause, hint := r.explain(err)
 		if errors.Is(err, context.DeadlineExceeded) {
-			cause, hint = "the server is away", "the connection to it is made again by itself"
+			cause, hint = "the server, or the other client, is away", "the connection to the server is made again by itself"
 		}
 		r.log.Warn("connection failed", "private", r.name, "code", string(code), "err", cause, "hint", hint)
 		if tcp, ok := c.(*net.TCPConn); ok {

@@ -69,6 +69,8 @@ func reasonOf(code protocol.Code) (cause, hint string) {
 		return "its client gave no valid answer", "look into that client's log"
 	case protocol.Overloaded:
 		return "the server, or one of the clients, has as much under way as it may", "try again in a moment"
+	case protocol.Forbidden:
+		return "the token may not reach it", "ask the server's operator for the right"
 	case protocol.TokenRevoked:
 		return "the token of this session was taken away", "ask the server's operator for a new one"
 	}

@@ -122,10 +122,7 @@ func (d *Connector) Active() int {
 func (d *Connector) Drain(ctx context.Context) error {
 	d.close()
 	d.tell(Draining, nil)
-	d.guard.Lock()
-	d.draining = true
-	d.settle()
-	d.guard.Unlock()
+	d.refuse()
 	select {
 	case <-d.drained:
 		return nil
@@ -140,11 +137,17 @@ func (d *Connector) Drain(ctx context.Context) error {
 // error. It returns when everything that the connector started has ended; closing twice
 // is fine.
 func (d *Connector) Close() error {
-	d.guard.Lock()
-	d.draining = true
-	d.settle()
-	d.guard.Unlock()
+	d.refuse()
 	return d.end()
+}
+
+// refuse lets Dial through no more, also where it waits.
+func (d *Connector) refuse() {
+	d.guard.Lock()
+	defer d.guard.Unlock()
+	d.draining = true
+	d.become(d.current)
+	d.settle()
 }
 
 // carry lets Dial use s until it has ended, or is not needed any more.

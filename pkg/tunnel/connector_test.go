@@ -377,6 +377,36 @@ func TestConnectorDialOutlivesSession(t *testing.T) {
 	}
 }
 
+// Who waits for the server is told when the connector drains, or is closed.
+func TestConnectorEndsWhileAway(t *testing.T) {
+	n := start(t, server.Config{})
+	for what, end := range map[string]func(*tunnel.Connector) error{
+		"Drain": func(d *tunnel.Connector) error { return d.Drain(context.Background()) }, "Close": (*tunnel.Connector).Close,
+	} {
+		r := newRelay(t, n.addr)
+		told := newEvents()
+		d := connect(t, &tunnel.Client{Server: r.url(), Events: told.tell})
+		told.next(t, tunnel.Ready)
+		r.lead("")
+		r.cut()
+		told.next(t, tunnel.Disconnected)
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := tryDial(d, "db")
+			waiting <- err
+		}()
+		select {
+		case err := <-waiting:
+			t.Errorf("%s: it did not wait: %v", what, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		finish(t, what, func() { end(d) })
+		if err := wait(t, "Dial after "+what, waiting); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: Dial says %v", what, err)
+		}
+	}
+}
+
 // R41: the token is taken away, and its connections end.
 func TestConnectorRevoked(t *testing.T) {
 	g := &guard{changed: make(chan struct{})}
@@ -385,6 +415,9 @@ func TestConnectorRevoked(t *testing.T) {
 	c := mustDial(t, d, "db")
 	comesBack(t, c, "before")
 	g.revoked.Store(true)
+	if _, err := tryDial(d, "db"); codeOf(err) != protocol.TokenRevoked {
+		t.Errorf("before the session ends: %v", err)
+	}
 	g.changed <- struct{}{}
 	if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection reads %v", err)
