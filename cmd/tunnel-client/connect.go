@@ -217,6 +217,7 @@ func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
 	ctx, cancel := context.WithTimeout(drain, connectTime)
 	defer cancel()
 	e := forward.Exchange{Method: "CONNECT", Path: c.RemoteAddr().String()}
+	setLinger(c, 0) // its end is an abort until there is another end, also this process's
 	stream, err := d.Dial(ctx, r.name)
 	if err != nil {
 		code, cause, hint := r.explain(err)
@@ -224,15 +225,20 @@ func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
 			cause, hint = "the server, or the other client, is away", "the connection to the server is made again by itself"
 		}
 		r.log.Warn("connection failed", "private", r.name, "code", string(code), "err", cause, "hint", hint)
-		if tcp, ok := c.(*net.TCPConn); ok {
-			tcp.SetLinger(0)
-		}
 		c.Close()
 		e.Code, e.Status, e.Duration = code, code.Status(), time.Since(start)
 		r.out.request(e)
 		return
 	}
+	setLinger(c, -1)
 	proxy.Splice(c, stream, nil)
 	e.Status, e.Duration = 200, time.Since(start)
 	r.out.request(e)
+}
+
+// setLinger says what closing a TCP connection is to its other end: with 0 an abort.
+func setLinger(c net.Conn, seconds int) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(seconds)
+	}
 }

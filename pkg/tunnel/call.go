@@ -112,6 +112,15 @@ func (c *conn) Close() error {
 	return c.rawConn.Close()
 }
 
+// OnAbort has f called when the connection is aborted, by the other side or with the
+// session, until stop is called; stop reports whether it came before that.
+func (c *conn) OnAbort(f func()) (stop func() bool) {
+	if s, ok := c.rawConn.(interface{ OnAbort(func()) func() bool }); ok {
+		return s.OnAbort(f)
+	}
+	return func() bool { return false }
+}
+
 // Reset ends the connection so that the other side sees an error.
 func (c *conn) Reset() error {
 	defer c.release()
