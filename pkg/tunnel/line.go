@@ -26,6 +26,7 @@ type line struct {
 	bind   *protocol.Bind // what each session claims; nil: nothing
 	name   string
 	url    string
+	urls   []string
 	serve  func(context.Context, *session) // uses a session until it has ended
 
 	stop   context.CancelFunc // ends attempts to connect

@@ -18,7 +18,6 @@ var errClosed = fmt.Errorf("tunnel: listener is closed: %w", net.ErrClosed)
 // connection each, whatever happens to the connection that carries them.
 type Listener struct {
 	line
-	urls    []string
 	streams chan net.Conn
 }
 
