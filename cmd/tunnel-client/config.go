@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,7 +41,7 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.log, err = logger(c, stderr); err != nil {
 		return nil, err
 	}
-	f.listen = tunnel.Options{Kind: protocol.Kind(c.Command.Name), Name: c.String("name"), Retry: c.Bool("retry")}
+	f.listen = tunnel.Options{Kind: protocol.Kind(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
 	if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
 		return nil, err
 	}
@@ -65,6 +66,11 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if f.listen.Private {
+		if f.listen.Upstream = nil; f.listen.Port != 0 {
+			return nil, errors.New("--private has no public port: leave --remote-port out")
+		}
 	}
 	if f.client, err = client(c); err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ one is kept for the server, this directory and TARGET.
 The end of one direction is passed on as such, and a reset as a reset. At the first Ctrl-C or
 SIGTERM no new connection comes; those that are open end with the second one, or after --grace.`
 
-// flagsOf are those of a command that exposes something, or nil. Each has an
+// flagsOf are those of a command that exposes or reaches something, or nil. Each has an
 // environment variable of its name.
 func flagsOf(command string) []cli.Flag {
 	switch command {
@@ -45,6 +45,8 @@ func flagsOf(command string) []cli.Flag {
 		return httpFlags()
 	case "tcp":
 		return tcpFlags()
+	case "connect":
+		return connectFlags()
 	}
 	return nil
 }
@@ -71,6 +73,7 @@ func commonFlags() []cli.Flag {
 		str("server", tunnel.DefaultServer, "", "`URL` of the tunnel server"),
 		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
+		yes("private", "no public name and no port: clients with the same token reach it by tunnel-client connect NAME"),
 		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through"),
 		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
 		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),

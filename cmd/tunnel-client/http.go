@@ -62,7 +62,7 @@ type app interface {
 
 func newExposed(p process, c *config) *exposed {
 	x := &exposed{config: c, out: newOutput(p, c)}
-	if c.listen.Kind == protocol.KindHTTP {
+	if c.listen.Kind == protocol.KindHTTP && !c.listen.Private {
 		o := c.forward
 		o.Done = x.out.request
 		x.app = forward.New(c.target, o)
@@ -77,9 +77,14 @@ func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
 	change.inFlight = x.app.InFlight()
 	x.out.change(change)
-	if x.used != nil && x.client.Transport == tunnel.Auto && (e.Transport == tunnel.Raw || e.RawShut) {
-		if err := x.used(e.Transport); err != nil {
-			x.log.Debug("the transport cannot be kept", "err", err)
+	x.keepTransport(e)
+}
+
+// keepTransport keeps what got through for the next start.
+func (c *config) keepTransport(e tunnel.Event) {
+	if c.used != nil && c.client.Transport == tunnel.Auto && (e.Transport == tunnel.Raw || e.RawShut) {
+		if err := c.used(e.Transport); err != nil {
+			c.log.Debug("the transport cannot be kept", "err", err)
 		}
 	}
 }

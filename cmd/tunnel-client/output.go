@@ -34,6 +34,7 @@ type change struct {
 	url      string
 	name     string
 	target   string
+	listen   string           // of connect, in place of the target
 	fallback tunnel.Transport // what is used because raw did not get through; "": raw
 	code     protocol.Code
 	cause    string
@@ -71,11 +72,12 @@ func (j *jsonLines) change(c change) {
 		URL    string `json:"url,omitempty"`
 		Name   string `json:"name,omitempty"`
 		Target string `json:"target,omitempty"`
+		Listen string `json:"listen,omitempty"`
 		Code   string `json:"code,omitempty"`
 		Cause  string `json:"cause,omitempty"`
 	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
-		line.URL, line.Name, line.Target = c.url, c.name, c.target
+		line.URL, line.Name, line.Target, line.Listen = c.url, c.name, c.target, c.listen
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -99,6 +101,9 @@ func (l *logLines) change(c change) {
 	switch c.event {
 	case tunnel.Ready:
 		attrs = []any{"url", c.url, "name", c.name, "target", c.target}
+		if c.listen != "" {
+			attrs = []any{"url", c.url, "listen", c.listen}
+		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn
 	}

@@ -87,9 +87,13 @@ func (s *screen) close() {
 
 func (s *screen) change(c change) {
 	if c.event == tunnel.Ready {
+		from, to := c.url, c.target
+		if c.listen != "" {
+			from, to = c.listen, c.url
+		}
 		s.print("Status       online\n" +
 			"Server       " + printable(s.server) + through(c.fallback) + "\n" +
-			"Forwarding   " + printable(c.url) + " -> " + printable(c.target) + "\n" +
+			"Forwarding   " + printable(from) + " -> " + printable(to) + "\n" +
 			"Stop         Ctrl-C\n\n")
 		return
 	}

@@ -34,6 +34,9 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 			return nil, err
 		}
 	}
+	if b.Private {
+		return s.claimPrivate(b)
+	}
 	switch b.Kind {
 	case "", protocol.KindHTTP:
 		return s.claimHTTP(b, p)

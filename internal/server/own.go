@@ -87,7 +87,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("session failed", "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	one := &session{server: s, id: id, identity: identity, group: group(identity, from), log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
+	one := &session{server: s, id: id, identity: identity, group: group(identity, from), from: addrPort(r, from), log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
 	// The handler returns: net/http frees what it held for the request.
 	go func() {
 		defer s.over()
@@ -102,6 +102,16 @@ func group(id auth.Identity, from netip.Addr) string {
 		return id.ID
 	}
 	return "from:" + auth.Site(from).String()
+}
+
+// addrPort is from with the port of r's connection, where that is from's own, and 0
+// behind a proxy.
+func addrPort(r *http.Request, from netip.Addr) netip.AddrPort {
+	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+	if remote.Addr().Unmap().WithZone("") != from {
+		return netip.AddrPortFrom(from, 0)
+	}
+	return netip.AddrPortFrom(from, remote.Port())
 }
 
 // bearer returns the token of RFC 6750, section 2.1, or "".

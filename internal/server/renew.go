@@ -63,9 +63,10 @@ func (s *session) retire() {
 	})
 }
 
-// upgradedEnd waits until no upgraded connection is left.
+// upgradedEnd waits until no upgraded connection is left, and none that leads to a
+// private endpoint.
 func (s *session) upgradedEnd(ctx context.Context) {
-	for s.pool.Active() > 0 {
+	for s.pool.Active() > 0 || s.connecting.Load() > 0 {
 		select {
 		case <-time.After(upgradedPoll):
 		case <-s.mux.Done():

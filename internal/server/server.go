@@ -98,6 +98,7 @@ type Server struct {
 	draining atomic.Bool
 
 	running sync.WaitGroup // sessions, and what they start
+	passing sync.WaitGroup // streams to private endpoints; none is added while the server drains
 
 	mu       sync.Mutex               // guards the following
 	sessions map[string]*session      // by SESSION, once they said hello
@@ -209,6 +210,7 @@ func (s *Server) drain() {
 	defer cancel()
 	var tcp sync.WaitGroup
 	tcp.Go(func() { s.tcp.Shutdown(grace) })
+	tcp.Go(func() { s.passed(grace) })
 	err := s.http.Shutdown(grace)
 	if err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,8 +35,9 @@ type session struct {
 	server   *Server
 	id       string
 	identity auth.Identity
-	owner    string // to whom its names belong
-	group    string // who its held names count with
+	owner    string         // to whom its names belong
+	group    string         // who its held names count with
+	from     netip.AddrPort // where the client is
 	log      *slog.Logger
 	mux      mux.Session
 	pool     *upstream.Pool
@@ -43,6 +45,9 @@ type session struct {
 	spent    atomic.Bool // its next connection is to take over
 	replaced atomic.Bool // that one is there
 	retired  sync.Once
+
+	connects   bool         // the client opens streams to private endpoints
+	connecting atomic.Int64 // those that lead to one, or are about to
 
 	writing sync.Mutex // one message at a time
 	control mux.Stream
@@ -76,6 +81,8 @@ func (s *session) run(conn net.Conn) {
 		s.log.Error("session failed", "err", err)
 		return
 	}
+	var connected sync.WaitGroup
+	defer connected.Wait()
 	defer m.Close()
 	s.mux = m
 	s.names = make(map[string]registry.Release)
@@ -98,6 +105,9 @@ func (s *session) run(conn net.Conn) {
 	timer.Stop()
 	close(started)
 	s.log.Info("session started", "owner", s.owner)
+	if s.connects {
+		connected.Go(s.acceptConnects)
+	}
 	err = s.serve()
 	s.drop(s.server.c.Hold)
 	s.log.Info("session ended", "err", firstOf(m.Err(), err))
@@ -138,11 +148,14 @@ func (s *session) handshake() error {
 	s.pool = upstream.NewPool(s.mux, s.server.c.MaxRequests)
 	secret, owner, resumed := s.server.resume.check(m.Hello.Resume, s.id, s.identity)
 	s.owner = owner
+	if m.Hello.Connect {
+		s.allowConnects()
+	}
 	if err := s.server.admit(s, resumed); err != nil {
 		return err
 	}
 	return s.send(&protocol.Message{Welcome: &protocol.Welcome{
-		Version: protocol.Version, Agent: s.server.c.Agent, Resume: secret, Resumed: resumed,
+		Version: protocol.Version, Agent: s.server.c.Agent, Resume: secret, Resumed: resumed, Connect: s.connects,
 	}})
 }
 
@@ -203,8 +216,11 @@ func (s *session) whileLive(f func()) {
 }
 
 // refuse ends the session of a client that opens a stream beside the control
-// stream.
+// stream, and did not say that it would.
 func (s *session) refuse() {
+	if s.connects {
+		return // it has as many as it may, and the stream was reset
+	}
 	s.end(&protocol.Error{Code: protocol.ProtocolViolation, Message: "a client opens one stream, the control stream"}, s.server.c.Hold)
 }
 

@@ -19,8 +19,9 @@
 //   - per session, by that and 24 MiB for all windows that have grown beyond
 //     256 KiB; by 192 KiB of answers that wait to be sent, and 24 bytes for each
 //     stream that ends meanwhile; and while there is traffic, by two buffers of
-//     64 KiB to write and one to read. A peer has at most Config.MaxStreams
-//     streams open, and as many again, up to 256, that were not accepted yet;
+//     64 KiB to write and one to read. A peer has at most Config.MaxStreams, or
+//     what Session.Limit says, streams open, and as many again, up to 256, that were
+//     not accepted yet;
 //   - per process, by a [Budget] for what is unread in all sessions, and 16 KiB
 //     beyond it for each stream.
 //
@@ -48,6 +49,9 @@ type Session interface {
 	// closed, also after the session's end: what arrived whole can be read until then,
 	// and counts.
 	Accept() (Stream, error)
+	// Limit lets the peer have n streams open at once, in place of Config.MaxStreams.
+	// Those that it has stay.
+	Limit(n int)
 	// Ping measures one round trip. The error is ctx's, wraps [ErrClosed], or is
 	// os.ErrDeadlineExceeded where no answer came for a minute.
 	Ping(ctx context.Context) (time.Duration, error)
@@ -116,7 +120,7 @@ type Config struct {
 	// is reset. Default 16,384.
 	MaxStreams int
 	// Refused is called, on a goroutine of its own, when the peer first opens a
-	// stream more than MaxStreams. May be nil.
+	// stream more than MaxStreams, or Session.Limit. May be nil.
 	Refused func()
 	// MaxOpened is how many streams may be opened on this side in the session's
 	// life; after that, Open returns [ErrExhausted]. Default, and at most: as many as

@@ -486,7 +486,7 @@ func TestWriteTimeoutIsRefreshed(t *testing.T) {
 func TestRefusedFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, p := slow(t)
-		s.maxStreams = 1
+		s.most = 1
 		n := 0
 		for id := uint32(2); s.Err() == nil && n < 1e6; id += 2 {
 			io.WriteString(p, frame(typeWindow, flagSYN, id, 0, ""))

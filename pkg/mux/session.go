@@ -53,7 +53,7 @@ func newSession(conn net.Conn, c Config, firstID uint32) *session {
 		c.MaxOpened = maxOpened
 	}
 	s := &session{
-		conn: conn, maxStreams: c.MaxStreams, refused: c.Refused, nextID: firstID,
+		conn: conn, most: c.MaxStreams, refused: c.Refused, nextID: firstID,
 		maxOpened: c.MaxOpened, spent: c.Spent,
 		done: make(chan struct{}), places: make(chan struct{}, maxUnaccepted),
 		streams: make(map[uint32]*stream),
@@ -69,15 +69,14 @@ func newSession(conn net.Conn, c Config, firstID uint32) *session {
 
 // session is a Session. It costs one goroutine while it is idle: receive.
 type session struct {
-	conn       net.Conn
-	maxStreams int
-	maxOpened  int
-	out        outbox
-	life       life
-	growth     growth
-	share      share
-	done       chan struct{}
-	places     chan struct{} // holds one for each opened stream that was not accepted
+	conn      net.Conn
+	maxOpened int
+	out       outbox
+	life      life
+	growth    growth
+	share     share
+	done      chan struct{}
+	places    chan struct{} // holds one for each opened stream that was not accepted
 
 	mu       sync.Mutex // guards the following
 	err      error      // why it ended
@@ -87,6 +86,7 @@ type session struct {
 	openings int        // streams that were opened here, ever
 	streams  map[uint32]*stream
 	theirs   int    // how many of them the peer opened
+	most     int    // of theirs
 	nextID   uint32 // of the next stream that is opened
 	accepted []*stream
 	arrived  sync.Cond // a stream arrived, or the session ended
@@ -179,6 +179,12 @@ func (s *session) Accept() (Stream, error) {
 	s.mu.Unlock()
 	s.out.answer(header{kind: typeWindow, flags: flagACK, id: st.id})
 	return st, nil
+}
+
+func (s *session) Limit(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most = n
 }
 
 func (s *session) Ping(ctx context.Context) (time.Duration, error) { return s.life.ping(ctx) }
@@ -291,13 +297,13 @@ func (s *session) opened(id uint32) (*stream, error) {
 		return nil, nil
 	case s.streams[id] != nil:
 		return nil, fmt.Errorf("stream %d was opened twice", id)
-	case s.theirs >= s.maxStreams:
+	case s.theirs >= s.most:
 		if s.refused != nil {
 			go s.refused()
 			s.refused = nil
 		}
 		return nil, nil
-	case len(s.accepted) >= min(maxUnaccepted, s.maxStreams):
+	case len(s.accepted) >= min(maxUnaccepted, s.most):
 		// Those that ended before they were accepted have places, too: what arrived on
 		// them is kept.
 		return nil, nil

@@ -41,6 +41,8 @@ type Welcome struct {
 	Resume string `json:"resume"`
 	// Resumed says that an earlier connection of this session was fenced.
 	Resumed bool `json:"resumed,omitempty"`
+	// Connect grants the hello's.
+	Connect bool `json:"connect,omitempty"`
 }
 
 // Bind claims a name.

@@ -17,7 +17,7 @@ func samples() map[string]*Message {
 	e := &Error{Code: NameTaken, Message: `"demo" is taken`, Hint: "choose <another>"}
 	return map[string]*Message{
 		"hello":   {Hello: &Hello{Versions: []int{1, 2}, Agent: "tunnel-client/1.2.3", Resume: "secret", Connect: true}},
-		"welcome": {Welcome: &Welcome{Version: 1, Agent: "tunnel-server/1.2.3", Resume: "secret", Resumed: true}},
+		"welcome": {Welcome: &Welcome{Version: 1, Agent: "tunnel-server/1.2.3", Resume: "secret", Resumed: true, Connect: true}},
 		"bind":    {Bind: &Bind{ID: 7, Kind: KindHTTP, Name: "demo", Port: 20001, Domains: []string{"app.example.org"}, Private: true, Upstream: &Upstream{Scheme: "https", Host: "localhost:8443"}}},
 		"bound":   {Bound: &Bound{ID: 7, Name: "demo", URL: "https://demo.example.com", Port: 20001, URLs: []string{"https://app.example.org"}, Error: e}},
 		"unbind":  {Unbind: &Unbind{Name: "demo"}},
@@ -75,14 +75,14 @@ func TestSamplesHaveEveryField(t *testing.T) {
 	}
 }
 
-// The wire is what the first version wrote: a change here breaks those who have
-// it.
+// The wire is what earlier versions wrote, and what was added since: another change
+// here breaks those who have it.
 func TestWire(t *testing.T) {
 	for name, want := range map[string]string{
-		"hello":   `{"hello":{"versions":[1,2],"agent":"tunnel-client/1.2.3","resume":"secret"}}`,
-		"welcome": `{"welcome":{"version":1,"agent":"tunnel-server/1.2.3","resume":"secret","resumed":true}}`,
-		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","upstream":{"scheme":"https","host":"localhost:8443"}}}`,
-		"bound":   `{"bound":{"id":7,"name":"demo","url":"https://demo.example.com","error":{"code":"name_taken","message":"\"demo\" is taken","hint":"choose \u003canother\u003e"}}}`,
+		"hello":   `{"hello":{"versions":[1,2],"agent":"tunnel-client/1.2.3","resume":"secret","connect":true}}`,
+		"welcome": `{"welcome":{"version":1,"agent":"tunnel-server/1.2.3","resume":"secret","resumed":true,"connect":true}}`,
+		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","port":20001,"domains":["app.example.org"],"private":true,"upstream":{"scheme":"https","host":"localhost:8443"}}}`,
+		"bound":   `{"bound":{"id":7,"name":"demo","url":"https://demo.example.com","port":20001,"urls":["https://app.example.org"],"error":{"code":"name_taken","message":"\"demo\" is taken","hint":"choose \u003canother\u003e"}}}`,
 		"unbind":  `{"unbind":{"name":"demo"}}`,
 		"drain":   `{"drain":{"reason":"the server is shutting down"}}`,
 		"drained": `{"drained":{}}`,

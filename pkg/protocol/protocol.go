@@ -21,8 +21,8 @@
 // (its stream ids are odd) and opens one stream, the control stream, on which
 // both send length-prefixed JSON, see [Message]: first hello and welcome, then
 // bind and bound for every name, and later drain or bye. The server opens
-// every other stream. A stream that a client opens beside the control stream
-// ends its session.
+// every other stream, but those to private endpoints, see below. A stream that a
+// client opens beside the control stream ends its session.
 //
 // From here on the roles are reversed: each stream that the server opens is
 // one HTTP/1.1 connection on which the server is the HTTP client and the
@@ -38,6 +38,18 @@
 // (RFC 9110, section 9.3.6; RFC 7239), which the client answers with 200, and then
 // the connection's bytes follow; or with a 5xx that has [HeaderError]. The end of
 // one direction is the stream's end in that direction, an abort its reset.
+//
+// # Private endpoints
+//
+// A route that was bound as private has no public host and no port. Clients of the
+// same owner reach it, whose hello said that they would (Connect): where the welcome
+// says so, too, such a client opens streams of its own, each with the request
+//
+//	CONNECT NAME HTTP/1.1
+//
+// which the server answers with 200 once the other client has, and then the bytes
+// follow; or with an error that has [HeaderError]. What is another's is not told from
+// what is not there.
 //
 // # Liveness
 //

@@ -35,7 +35,7 @@ func (notTunnelServer) Is(target error) bool { return target == ErrNotTunnelServ
 
 func (e notTunnelServer) Unwrap() error { return e.error }
 
-// link makes a listener's sessions. It remembers which transport worked, and
+// link makes a line's sessions. It remembers which transport worked, and
 // what makes the sessions one for the server. One goroutine uses it at a time.
 type link struct {
 	dialer *transport.Dialer
@@ -46,10 +46,12 @@ type link struct {
 	last   transport.Kind // what worked last
 	id     string         // SESSION
 	resume string         // the secret to take over from the session before; "": none
+
+	maxOpened int // streams that are opened on this side of a session; 0: as many as there are ids
 }
 
-// connect makes one attempt to get a session with b's name. It is two where the
-// first transport was not let through.
+// connect makes one attempt to get a session with b's name, or, without b, one to reach
+// private endpoints by. It is two where the first transport was not let through.
 func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) {
 	kinds := l.kinds()
 	s, err := l.attempt(ctx, kinds[0], len(kinds), b)
@@ -154,13 +156,14 @@ func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *pr
 	if err != nil {
 		return nil, err
 	}
-	m, err := mux.Client(conn, mux.Config{Budget: l.budget})
+	s := newSession()
+	m, err := mux.Client(conn, mux.Config{Budget: l.budget, MaxOpened: l.maxOpened, Spent: func() { s.drains(errSpent) }})
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(m)
+	s.mux = m
 	stop := context.AfterFunc(ctx, func() { m.Close() })
-	secret, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}, Agent: l.dialer.Agent, Resume: l.resume}, b)
+	secret, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}, Agent: l.dialer.Agent, Resume: l.resume, Connect: b == nil}, b)
 	if !stop() {
 		err = fmt.Errorf("no answer so far: %w", ctx.Err())
 	}

@@ -32,7 +32,8 @@ func FuzzControl(f *testing.F) {
 		m, stop := scriptedServer(t, in)
 		defer stop()
 		defer context.AfterFunc(ctx, func() { m.Close() })()
-		s := newSession(m)
+		s := newSession()
+		s.mux = m
 		want := expectedOf(in)
 		resume, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}}, &protocol.Bind{ID: 1, Name: "demo"})
 		if resume != want.resume || (err == nil) != (want.bound != nil) {

@@ -31,6 +31,7 @@ const (
 var (
 	errServerDrains = errors.New("the server is shutting down")
 	errServerGone   = errors.New("the server has shut down")
+	errSpent        = errors.New("the connection has carried as many streams as it can")
 	errAfterSleep   = fmt.Errorf("no sign of life from the server for %v after a sleep", sleepPing)
 )
 
@@ -52,7 +53,7 @@ func backoff(n int) time.Duration {
 // for good. n is the number of the first, and last why the one before failed, if
 // there was one. Where gone is not nil it is the end of a session that the server
 // is draining.
-func (l *Listener) reconnect(ctx context.Context, n int, last error, gone <-chan struct{}) (*session, error) {
+func (l *line) reconnect(ctx context.Context, n int, last error, gone <-chan struct{}) (*session, error) {
 	for ; ; n++ {
 		wait := time.NewTimer(pause(n, last))
 		for waiting := true; waiting; {
@@ -103,7 +104,7 @@ func interrupted(ctx context.Context, last error) error {
 // watchSleep asks the server for a sign of life when the machine has slept, so
 // that a laptop that is opened is back at once and not when the silence has
 // lasted long enough (R9). The wall clock tells, as the other one may stop.
-func (l *Listener) watchSleep(ctx context.Context) {
+func (l *line) watchSleep(ctx context.Context) {
 	now := l.client.now
 	if now == nil {
 		now = time.Now
@@ -126,7 +127,7 @@ func (l *Listener) watchSleep(ctx context.Context) {
 }
 
 // checkLife ends the sessions whose server does not answer.
-func (l *Listener) checkLife(ctx context.Context) {
+func (l *line) checkLife(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sleepPing)
 	defer cancel()
 	l.mu.Lock()

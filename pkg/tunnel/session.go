@@ -15,30 +15,32 @@ import (
 // farewellTime is how long the server may take to answer bye.
 const farewellTime = 500 * time.Millisecond
 
-// session is one connection to the server, with the listener's name claimed.
+// session is one connection to the server, with the listener's name claimed, or one
+// to reach private endpoints by.
 type session struct {
-	mux      mux.Session
-	control  mux.Stream
-	kind     transport.Kind
-	rawShut  bool // raw was tried before it, and something on the way does not let it pass
-	name     string
-	url      string
-	urls     []string
-	port     int
-	draining chan struct{} // closed when the server said drain
-	reason   error         // why it did; valid after draining
-	drained  chan struct{} // closed when the server said drained
-	read     chan struct{} // closed when the control stream's reader has ended
+	mux       mux.Session
+	control   mux.Stream
+	kind      transport.Kind
+	rawShut   bool // raw was tried before it, and something on the way does not let it pass
+	name      string
+	url       string
+	urls      []string
+	port      int
+	draining  chan struct{} // closed when another session is to take its place
+	drainOnce sync.Once     // closes draining
+	reason    error         // why; valid after draining
+	drained   chan struct{} // closed when the server said drained
+	read      chan struct{} // closed when the control stream's reader has ended
 
 	mu    sync.Mutex // guards cause
 	cause error      // why this side ended the session, or what the server said
 }
 
-func newSession(m mux.Session) *session {
-	return &session{mux: m, draining: make(chan struct{}), drained: make(chan struct{}), read: make(chan struct{})}
+func newSession() *session {
+	return &session{draining: make(chan struct{}), drained: make(chan struct{}), read: make(chan struct{})}
 }
 
-// handshake says hello and claims b's name. It returns the secret with which the
+// handshake says hello and claims b's name, if there is a b. It returns the secret with which the
 // next connection takes over, also with an error that came after it.
 func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.Bind) (resume string, err error) {
 	if s.control, err = s.mux.Open(ctx); err != nil {
@@ -53,6 +55,12 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 	}
 	if welcome.Version != protocol.Version {
 		return "", badVersion(welcome.Version)
+	}
+	if b == nil {
+		if !welcome.Connect {
+			return welcome.Resume, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no private endpoints", Hint: "its operator may want a newer tunnel-server"}
+		}
+		return welcome.Resume, nil
 	}
 	if err := protocol.Write(s.control, &protocol.Message{Bind: b}); err != nil {
 		return welcome.Resume, err
@@ -123,9 +131,8 @@ func (s *session) readControl() {
 		case err != nil:
 			s.end(garbled(err))
 			return
-		case m.Drain != nil && !isClosed(s.draining):
-			s.reason = drainReason(m.Drain)
-			close(s.draining)
+		case m.Drain != nil:
+			s.drains(drainReason(m.Drain))
 		case m.Drained != nil && !isClosed(s.drained):
 			close(s.drained)
 		case m.Bye != nil:
@@ -134,6 +141,18 @@ func (s *session) readControl() {
 		}
 	}
 }
+
+// drains asks for another session to take this one's place.
+func (s *session) drains(reason error) {
+	s.drainOnce.Do(func() {
+		s.reason = reason
+		close(s.draining)
+	})
+}
+
+// spent reports whether another session is to take its place because its own stream
+// ids run out.
+func (s *session) spent() bool { return isClosed(s.draining) && s.reason == errSpent }
 
 // drainReason is what the server says of why it drains.
 func drainReason(d *protocol.Drain) error {

@@ -10,6 +10,9 @@
 // the tunnel server is the client, so an http.Server is all it takes. The
 // connection to the tunnel server is made again by itself whenever it is lost;
 // [Client.Events] tells of it.
+//
+// What was claimed with Options.Private has no public side: other clients reach it,
+// with the same token, by a [Connector].
 package tunnel
 
 import (
@@ -44,8 +47,8 @@ const (
 )
 
 // Client knows a server and how to reach it. Only Server is usually set. Its
-// fields are not to be changed once it is used; each [Listener] has a connection
-// of its own.
+// fields are not to be changed once it is used; each [Listener] and [Connector] has
+// a connection of its own.
 type Client struct {
 	Server    string      // URL; default DefaultServer
 	Token     string      // shown to the server; "": none
@@ -57,8 +60,8 @@ type Client struct {
 	// HTTPS_PROXY and NO_PROXY.
 	Proxy func(*url.URL) (*url.URL, error)
 
-	// Events is called for each change of a listener's connection, one at a time
-	// for one listener. It must return soon and not call Drain or Close, which
+	// Events is called for each change of a listener's or connector's connection, one
+	// at a time for each of them. It must return soon and not call Drain or Close, which
 	// wait for it. Nil: nobody is told.
 	Events func(Event)
 
@@ -69,9 +72,10 @@ type Client struct {
 	Agent string       // says "NAME/VERSION" to the server; default "tunnel-go"
 	Log   *slog.Logger // nil discards; never shows the token
 
-	// Of tests; nil: the real ones.
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	now  func() time.Time
+	// Of tests; nil and 0: the real ones.
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	now       func() time.Time
+	maxOpened int
 }
 
 // Options say what a listener claims.
@@ -89,7 +93,9 @@ type Options struct {
 	Port int
 	// Domains are host names that lead to the endpoint beside Name's, of kind HTTP.
 	Domains []string
-	// Private makes an endpoint that only other clients reach.
+	// Private makes an endpoint that only clients with the same token reach, see
+	// [Client.Connect]. Its connections come as CONNECT requests, also of kind HTTP; its
+	// URL is "private:" and the name.
 	Private bool
 	// Retry makes Listen keep trying, until its context ends, where the server
 	// can't be reached at first or has no room.
@@ -99,20 +105,20 @@ type Options struct {
 // EventType is what has changed.
 type EventType string
 
-// The changes of a listener's connection.
+// The changes of a connection.
 const (
-	Ready        EventType = "ready"        // first, when the name was claimed
+	Ready        EventType = "ready"        // first, when the name was claimed, or the connector is connected
 	Disconnected EventType = "disconnected" // the connection was lost; Err says why
 	Reconnected  EventType = "reconnected"  // and is back
 	Draining     EventType = "draining"     // the server goes, Err says so; or Drain was called, and Err is nil
 	Closed       EventType = "closed"       // last; Err is nil for a normal end
 )
 
-// Event is a change of a listener's connection.
+// Event is a change of a listener's or connector's connection.
 type Event struct {
 	Type EventType
-	Name string // the listener's
-	URL  string // the listener's
+	Name string // the listener's; "" of a connector
+	URL  string // the listener's; "" of a connector
 	Err  error  // the cause, if there is one
 
 	// Transport is what the connection runs on, where the event is Ready or

@@ -77,3 +77,46 @@ func TestUpgradeOfAnotherVersion(t *testing.T) {
 		}
 	})
 }
+
+// R30: a server that is older than private endpoints is told from one that lacks this
+// one.
+func TestConnectToOlderServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, end := begin()
+		defer end()
+		c, _ := f.client()
+		_, err := c.Connect(t.Context(), ConnectOptions{Retry: true})
+		if !errors.Is(err, &protocol.Error{Code: protocol.KindUnsupported}) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// A server that resets the streams that are too many, rather than say so, is
+// overloaded; the connector goes on.
+func TestConnectorStreamIsReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, end := begin()
+		defer end()
+		f.hello = func(_ int, _ *protocol.Hello, m mux.Session, control mux.Stream) bool {
+			m.Limit(1)
+			protocol.Write(control, &protocol.Message{Welcome: &protocol.Welcome{Version: 1, Resume: "secret", Connect: true}})
+			return false
+		}
+		c, told := f.client()
+		d, err := c.Connect(t.Context(), ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		expect(t, told, Ready)
+		for range 3 {
+			if _, err := d.Dial(t.Context(), "db"); !errors.Is(err, &protocol.Error{Code: protocol.Overloaded}) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if d.Active() != 0 || d.Err() != nil {
+			t.Errorf("%d connections, %v", d.Active(), d.Err())
+		}
+	})
+}

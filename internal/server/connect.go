@@ -1,0 +1,174 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// Private endpoints: what one client asks for, another answers. A client that said
+// so in its hello opens streams, each a CONNECT with the name of an endpoint.
+//
+// Names are each owner's own. So there is nothing to be found out by asking for a name,
+// or by claiming it, and nobody can lie in wait at a name that another's client is
+// going to ask for.
+
+const (
+	// maxConnects is how many connections to private endpoints a session may have
+	// at once.
+	maxConnects = 256
+	// spareConnects are those beyond that are told so; more are reset.
+	spareConnects = 32
+	// maxConnectHeader bounds the header of a CONNECT, in bytes.
+	maxConnectHeader = 8 << 10
+)
+
+// privateName is the name by which the registry knows a private endpoint. A slash
+// is in no host, and "private" no kind of port.
+func privateName(owner, name string) string { return "private/" + owner + "/" + name }
+
+// claimPrivate binds an endpoint that has no public side.
+func (s *session) claimPrivate(b *protocol.Bind) (*protocol.Bound, error) {
+	kind := cmp.Or(b.Kind, protocol.KindHTTP)
+	if kind != protocol.KindHTTP && kind != protocol.KindTCP {
+		return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no private endpoints of kind " + string(b.Kind)}
+	}
+	name, err := named(b.Name, func(name string) error {
+		return s.bindRoute(&registry.Route{Name: privateName(s.owner, name), Kind: kind, Dial: s.pool.Dial(name)})
+	})
+	if errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
+		err = &protocol.Error{
+			Code: protocol.NameTaken, Message: "the private name " + name + " is taken by another client of the same token",
+			Hint: "choose another with --name, or stop the client that has it",
+		}
+	}
+	return &protocol.Bound{Name: name, URL: "private:" + name}, err
+}
+
+// allowConnects lets the client open streams. It is called before the welcome, which
+// the client waits for.
+func (s *session) allowConnects() {
+	s.connects = true
+	s.mux.Limit(1 + maxConnects + spareConnects)
+}
+
+// acceptConnects serves the client's streams until the session ends. Those that were
+// reset count until they are done with, so that a flood of them is not work without
+// a bound.
+func (s *session) acceptConnects() {
+	server := proxy.Server{Handler: s.connect, MaxHeader: maxConnectHeader, Log: s.log}
+	places := make(chan struct{}, maxConnects+spareConnects)
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	for {
+		places <- struct{}{}
+		stream, err := s.mux.Accept()
+		if err != nil {
+			return
+		}
+		streams.Go(func() {
+			defer func() { <-places }()
+			server.ServeConn(stream)
+		})
+	}
+}
+
+// connect answers a CONNECT and passes the bytes that follow.
+func (s *session) connect(w http.ResponseWriter, r *http.Request) {
+	defer s.connecting.Add(-1)
+	if s.connecting.Add(1) > maxConnects {
+		s.refuseConnect(w, r, &protocol.Error{Code: protocol.Overloaded, Message: "the session has as many connections as it may"})
+		return
+	}
+	if !s.server.pass() {
+		s.refuseConnect(w, r, &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"})
+		return
+	}
+	defer s.server.passing.Done()
+	app, err := s.reach(r)
+	if err != nil {
+		s.refuseConnect(w, r, err)
+		return
+	}
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		app.Close()
+		panic(http.ErrAbortHandler)
+	}
+	buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
+	if buffered.Flush() != nil {
+		app.Close()
+		client.Close()
+		return
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	proxy.Splice(client, app, bytes.Clone(early))
+}
+
+// reach opens a stream to the endpoint that r names. All that the client can say
+// is a label, which is looked for among its owner's private endpoints (S11, S13, S18).
+func (s *session) reach(r *http.Request) (net.Conn, error) {
+	name := r.RequestURI
+	switch {
+	case r.Method != http.MethodConnect:
+		return nil, &protocol.Error{Code: protocol.BadRequest, Message: "the request is not CONNECT"}
+	case !s.server.c.Auth.Valid(s.identity):
+		return nil, errRevoked() // and the session is about to end
+	case protocol.CheckName(name) != nil:
+		return nil, registry.ErrUnknown
+	case s.server.c.Memory.Full() || s.server.budget.Full():
+		return nil, &protocol.Error{Code: protocol.Overloaded, Message: "the server's memory is full"}
+	}
+	return edge.Dial(r.Context(), s.server.c.Registry, privateName(s.owner, name), s.from, s.server.c.Park)
+}
+
+// refuseConnect answers with the code of err. The stream is not kept for another
+// request.
+func (s *session) refuseConnect(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client has taken it back
+	}
+	code := edge.Code(err)
+	name := r.RequestURI[:min(len(r.RequestURI), protocol.MaxName)]
+	level := slog.LevelInfo
+	if code == protocol.NameUnknown {
+		level = slog.LevelDebug // whoever tries names would fill the log
+	}
+	s.log.Log(r.Context(), level, "connection failed", "private", name, "code", string(code), "err", fmt.Sprintf("%.300s", err.Error()))
+	w.Header().Set(protocol.HeaderError, string(code))
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(code.Status())
+}
+
+// pass counts a stream to a private endpoint, unless the server drains.
+func (s *Server) pass() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	s.passing.Add(1)
+	return true
+}
+
+// passed waits until no stream to a private endpoint is left, or ctx ends.
+func (s *Server) passed(ctx context.Context) {
+	done := make(chan struct{})
+	s.running.Go(func() { s.passing.Wait(); close(done) })
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

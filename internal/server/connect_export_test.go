@@ -1,0 +1,7 @@
+package server
+
+// For tests.
+const (
+	MaxConnects   = maxConnects
+	SpareConnects = spareConnects
+)

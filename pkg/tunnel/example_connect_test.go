@@ -1,0 +1,39 @@
+package tunnel_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+
+	"github.com/revtun/tunnel/pkg/tunnel"
+)
+
+// The HTTP app that another client has claimed as the private endpoint "web", with
+// the same token. It has no public name.
+func ExampleClient_Connect() {
+	c := &tunnel.Client{Server: "https://tunnel.example.com", Token: "…"}
+	d, err := c.Connect(context.Background(), tunnel.ConnectOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer d.Close()
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			name, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			return d.Dial(ctx, name)
+		},
+	}}
+	res, err := client.Get("http://web/status")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	fmt.Println(string(body), err)
+}
