@@ -20,22 +20,22 @@ import (
 // clone copies the commit that is checked out, and its tags. A linked worktree
 // would not do: Go finds no commit there to record.
 func (r *release) clone(ctx context.Context) error {
-	commit, err := r.output(ctx, r.root, "git", "rev-parse", "--verify", "HEAD^{commit}")
+	commit, err := r.git(ctx, r.root, "rev-parse", "--verify", "HEAD^{commit}")
 	if err != nil {
 		return fmt.Errorf("a release is made of a commit: %w", err)
 	}
-	changes, err := r.output(ctx, r.root, "git", "status", "--porcelain")
+	changes, err := r.git(ctx, r.root, "status", "--porcelain")
 	if err != nil {
 		return err
 	}
 	if changes != "" {
 		fmt.Fprintf(r.log, "release: what is not committed is left out:\n%s\n", changes)
 	}
-	if _, err := r.output(ctx, r.root, "git", "clone", "--quiet", "--no-checkout", ".", r.tree); err != nil {
+	if _, err := r.git(ctx, r.root, "clone", "--quiet", "--no-checkout", ".", r.tree); err != nil {
 		return err
 	}
 	// A developer's settings would change the files on the way.
-	_, err = r.output(ctx, r.tree, "git", "-c", "core.autocrlf=false", "-c", "advice.detachedHead=false", "checkout", "--quiet", commit)
+	_, err = r.git(ctx, r.tree, "-c", "core.autocrlf=false", "-c", "advice.detachedHead=false", "checkout", "--quiet", commit)
 	return err
 }
 
@@ -43,8 +43,8 @@ func (r *release) clone(ctx context.Context) error {
 func (r *release) build(ctx context.Context, p platform) (archive, error) {
 	bin := filepath.Join(r.temp, p.os+"_"+p.arch)
 	// -s and -w leave out what only debuggers read.
-	_, err := r.output(ctx, r.tree, "go", append(p.settings(), "build", "-buildvcs=true", "-ldflags=-s -w",
-		"-o", bin+string(filepath.Separator), "./cmd/tunnel-server", "./cmd/tunnel-client")...)
+	_, err := r.golang(ctx, p, "build", "-buildvcs=true", "-ldflags=-s -w",
+		"-o", bin+string(filepath.Separator), "./cmd/tunnel-server", "./cmd/tunnel-client")
 	if err != nil {
 		return archive{}, err
 	}
@@ -107,12 +107,12 @@ func (r *release) documents(a *archive, p platform) error {
 // licences are the texts that whoever hands on the binaries has to hand on, too:
 // those of Go and of each module that is linked.
 func (r *release) licences(ctx context.Context, p platform) ([]byte, error) {
-	root, err := r.output(ctx, r.tree, "go", append(p.settings(), "env", "GOROOT")...)
+	root, err := r.golang(ctx, p, "env", "GOROOT")
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.output(ctx, r.tree, "go", append(p.settings(), "list", "-deps", "-f",
-		"{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}\t{{.Dir}}{{end}}{{end}}", "./cmd/tunnel-server", "./cmd/tunnel-client")...)
+	list, err := r.golang(ctx, p, "list", "-deps", "-f",
+		"{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}\t{{.Dir}}{{end}}{{end}}", "./cmd/tunnel-server", "./cmd/tunnel-client")
 	if err != nil {
 		return nil, err
 	}
@@ -158,20 +158,26 @@ func (p platform) settings() []string {
 	return []string{"CGO_ENABLED=0", "GOOS=" + p.os, "GOARCH=" + p.arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-trimpath", "GOWORK=off"}
 }
 
-// output runs a command in dir and returns what it prints. Arguments NAME=VALUE
-// that come first are variables for it.
-func (r *release) output(ctx context.Context, dir, program string, args ...string) (string, error) {
-	vars := 0
-	for vars < len(args) && !strings.HasPrefix(args[vars], "-") && strings.Contains(args[vars], "=") {
-		vars++
-	}
-	cmd := exec.CommandContext(ctx, program, args[vars:]...)
+// git runs git in dir and returns what it prints.
+func (r *release) git(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), args[:vars]...)
+	return output(cmd)
+}
+
+// golang runs go in the clone, for p, and returns what it prints.
+func (r *release) golang(ctx context.Context, p platform, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = r.tree
+	cmd.Env = append(os.Environ(), p.settings()...)
+	return output(cmd)
+}
+
+func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", program, args[vars], err, bytes.TrimSpace(stderr.Bytes()))
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return strings.TrimSpace(stdout.String()), nil
 }
