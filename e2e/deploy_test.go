@@ -219,11 +219,7 @@ func TestDockerfile(t *testing.T) {
 // one of the image.
 func copied(t *testing.T, args, root string) []string {
 	t.Helper()
-	from := ""
-	fields := slices.DeleteFunc(strings.Fields(args), func(s string) bool {
-		from += strings.TrimPrefix(s, strings.TrimSuffix(s, strings.TrimPrefix(s, "--from=")))
-		return strings.HasPrefix(s, "--")
-	})
+	fields := slices.DeleteFunc(strings.Fields(args), func(s string) bool { return strings.HasPrefix(s, "--") })
 	into := fields[len(fields)-1]
 	stage := strings.Contains(args, "--from=build")
 	for _, source := range fields[:len(fields)-1] {
