@@ -127,32 +127,49 @@ func TestEnvironmentExample(t *testing.T) {
 	}
 }
 
-// What docs/server.md tells to type is what the commands take.
+// What docs/server.md tells to type is what the commands take, and its links lead
+// somewhere.
 func TestServerGuide(t *testing.T) {
 	guide := deployed(t, "../docs/server.md")
 	help := serveHelp(t)
-	client := mustRun(t, exec.CommandContext(t.Context(), filepath.Join(bin, "tunnel-client"), "http", "--help"))
-	for _, found := range regexp.MustCompile("[`\\[(| ]--([a-z0-9-]+)").FindAllStringSubmatch(commandsOfOthers().ReplaceAllString(guide, ""), -1) {
-		if f := "--" + found[1]; !strings.Contains(help, f) && !strings.Contains(client, f) && !slices.Contains(unmerged(), found[1]) {
-			t.Errorf("neither tunnel-server serve --help nor tunnel-client http --help shows %s", f)
+	for _, command := range []string{"http", "tcp", "udp"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "tunnel-client"), command, "--help")
+		cmd.Env = environment()
+		_, out, _ := run(t, cmd)
+		help += out
+	}
+	known := func(what, shown, flag string) {
+		if flag != "version" && !strings.Contains(help, shown) && !slices.Contains(unmerged(), flag) {
+			t.Errorf("%s: no --help shows %s", what, shown)
 		}
 	}
-	for _, found := range regexp.MustCompile(`TUNNEL_[A-Z0-9_]+`).FindAllString(guide, -1) {
-		flag := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(found, "TUNNEL_")), "_", "-")
-		if !strings.Contains(help+client, "$"+found) && !slices.Contains(unmerged(), flag) {
-			t.Errorf("there is no variable %s", found)
+	// Commands of ours on lines of their own, and all that stands in the text.
+	ours := regexp.MustCompile(`(?m)^    tunnel-(?:.*\\\n)*.*$`).FindAllString(guide, -1)
+	ours = append(ours, regexp.MustCompile("`(?:tunnel-|--)[^`]*`").FindAllString(guide, -1)...)
+	if len(ours) < 20 {
+		t.Errorf("only %d commands and flags were found", len(ours))
+	}
+	for _, one := range ours {
+		for _, found := range regexp.MustCompile("[` ]--([a-z0-9-]+)").FindAllStringSubmatch(one, -1) {
+			known(one, "--"+found[1], found[1])
 		}
 	}
-	for _, found := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(guide, -1) {
-		if _, err := os.Stat(filepath.Join("..", "docs", found[1])); err != nil {
+	for _, variable := range regexp.MustCompile(`TUNNEL_[A-Z0-9_]+`).FindAllString(guide, -1) {
+		if variable != "TUNNEL_TOKEN" {
+			known(variable, "[$"+variable+"]", strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(variable, "TUNNEL_")), "_", "-"))
+		}
+	}
+	for _, link := range regexp.MustCompile(`\]\(([^)#:]+)`).FindAllStringSubmatch(guide, -1) {
+		if _, err := os.Stat(filepath.Join("..", "docs", link[1])); err != nil {
 			t.Error(err)
 		}
 	}
-}
-
-// commandsOfOthers matches lines of commands that are not ours.
-func commandsOfOthers() *regexp.Regexp {
-	return regexp.MustCompile(`(?m)^ +(sudo |curl |sha256sum |tar |useradd |install |systemctl |journalctl |ufw |docker |dig |openssl |git |go |scripts/).*(\\\n.*)*$`)
+	for _, link := range regexp.MustCompile(`\]\(#([^)]+)\)`).FindAllStringSubmatch(guide, -1) {
+		heading := strings.ReplaceAll(regexp.QuoteMeta(link[1]), "-", `[.]? `)
+		if !regexp.MustCompile(`(?mi)^#+ ` + heading + `$`).MatchString(guide) {
+			t.Errorf("no heading for #%s", link[1])
+		}
+	}
 }
 
 // An instruction is one of a Dockerfile.
