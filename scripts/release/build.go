@@ -90,7 +90,7 @@ func committed(info *debug.BuildInfo) (time.Time, error) {
 func (r *release) documents(a *archive, p platform) error {
 	patterns := []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/*"}
 	if p.os == "linux" {
-		patterns = append(patterns, "deploy/*.service", "deploy/*.example")
+		patterns = append(patterns, "deploy/*.service", "deploy/*.example", "deploy/dns/*")
 	}
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(r.tree, filepath.FromSlash(pattern)))
@@ -98,7 +98,7 @@ func (r *release) documents(a *archive, p platform) error {
 			return err
 		}
 		for _, one := range found {
-			a.files = append(a.files, file{name: path.Join(path.Dir(pattern), filepath.Base(one)), path: one})
+			a.files = append(a.files, file{name: path.Join(path.Dir(pattern), filepath.Base(one)), path: one, run: path.Ext(one) == ".sh"})
 		}
 	}
 	return nil

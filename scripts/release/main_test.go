@@ -28,6 +28,7 @@ var source = map[string]string{
 	"LICENSE":                    "do what you like\n",
 	"docs/server.md":             "how\n",
 	"deploy/small.service":       "[Service]\n",
+	"deploy/dns/small.sh":        "#!/bin/sh\n",
 	"cmd/tunnel-client/main.go":  "package main\n\nfunc main() {}\n",
 	"cmd/tunnel-server/main.go":  "package main\n\nimport (\n\t\"fmt\"\n\t\"net\"\n\t\"runtime/debug\"\n)\n\nfunc main() {\n\t_, _ = net.LookupHost(\"localhost\")\n\tinfo, _ := debug.ReadBuildInfo()\n\tfmt.Println(info.Main.Version)\n}\n",
 	"cmd/tunnel-server/other.md": "not for the archive\n",
@@ -131,9 +132,13 @@ func TestRelease(t *testing.T) {
 	top := "tunnel_v1.2.3_" + runtime.GOOS + "_" + runtime.GOARCH
 	want := []string{"LICENSE", "LICENSES-OF-OTHERS", "README.md", "docs/server.md", "tunnel-client", "tunnel-server"}
 	if runtime.GOOS == "linux" {
-		want = slices.Insert(want, 3, "deploy/small.service")
+		want = slices.Insert(want, 3, "deploy/dns/small.sh", "deploy/small.service")
 	}
 	for i := range want {
+		program := strings.HasPrefix(want[i], "tunnel-") || strings.HasSuffix(want[i], ".sh")
+		if info, err := os.Stat(filepath.Join(dir, top, want[i])); err == nil && (info.Mode()&0o100 != 0) != program {
+			t.Errorf("%s has the mode %s", want[i], info.Mode())
+		}
 		want[i] = top + "/" + want[i]
 	}
 	if !slices.Equal(names, want) {
