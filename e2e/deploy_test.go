@@ -96,7 +96,7 @@ func TestServiceAgreesWithServer(t *testing.T) {
 // unmerged are flags of which deploy/ and docs/server.md speak already.
 func unmerged() []string {
 	return []string{
-		"acme-email", "acme-dns", "acme-ca", "acme-ca-root", "cert", "key", "tls-listen", "allow-plain", "hsts",
+		"acme-email", "acme-dns", "acme-dns-listen", "acme-ca", "acme-ca-root", "cert", "key", "tls-listen", "allow-plain", "hsts",
 		"no-http3", "udp-ports", "path-names", "tcp-ports",
 	}
 }
