@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what a test cannot: form, common mistakes, known vulnerabilities, the layering, and that the
-# client builds for each system it is for. Runs every check, then exits with 1 if one failed. Go is all
+# Checks what a test cannot: form, common mistakes, known vulnerabilities, the layering, and that all that is
+# released builds for each system it is for. Runs every check, then exits with 1 if one failed. Go is all
 # it needs; the tools come at the versions pinned here and leave go.mod alone.
 set -euo pipefail
 case ${1:-} in
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.8.0
-client=(./cmd/tunnel-client ./pkg/...)
+released=(./cmd/... ./pkg/...)
 
 failed=()
 
@@ -55,8 +55,9 @@ vulnerabilities() {
   return 1
 }
 
-# build OS ARCH PACKAGE... and vet OS ARCH PACKAGE... compile for another system, without cgo.
-build() { CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go build -o /dev/null "${@:3}"; }
+# build OS ARCH PACKAGE... and vet OS ARCH PACKAGE... compile for another system, without cgo. -trimpath as
+# scripts/release.sh has it: its test finds in Go's cache what was built here.
+build() { CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go build -trimpath -o /dev/null "${@:3}"; }
 vet() { CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go vet "${@:3}"; }
 
 check "gofmt" formatted
@@ -65,9 +66,9 @@ check "go vet" go vet ./...
 check "staticcheck" go run "$staticcheck" ./...
 check "govulncheck" vulnerabilities
 for os in darwin windows; do
-  check "the client vets for $os" vet "$os" amd64 "${client[@]}"
+  check "what is released vets for $os" vet "$os" amd64 "${released[@]}"
   for arch in amd64 arm64; do
-    check "the client builds for $os/$arch" build "$os" "$arch" "${client[@]}"
+    check "what is released builds for $os/$arch" build "$os" "$arch" "${released[@]}"
   done
 done
 check "all builds for linux/arm64" build linux arm64 ./...
