@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,8 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 		return s.claimHTTP(b, p)
 	case protocol.KindTCP:
 		return s.claimTCP(b)
+	case protocol.KindUDP:
+		return s.claimUDP(b)
 	}
 	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
 }
@@ -66,20 +69,38 @@ func named(name string, bind func(name string) error) (string, error) {
 	return name, bind(name)
 }
 
-// claimTCP binds a port. The name chooses it, and is nobody else's business.
+// portClaim is what differs between the kinds of ports.
+type portClaim struct {
+	kind  protocol.Kind
+	ports Ports
+	name  func(port int) string // of the registry
+	dial  func(name string) func(context.Context, netip.AddrPort) (net.Conn, error)
+	open  func(port int) error
+}
+
 func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
+	return s.claimPort(b, portClaim{protocol.KindTCP, s.server.c.TCPPorts, edge.TCPName, s.pool.Dial, s.server.tcp.Open})
+}
+
+func (s *session) claimUDP(b *protocol.Bind) (*protocol.Bound, error) {
+	open := func(port int) error { return s.server.udp.Open(port, s.owner) }
+	return s.claimPort(b, portClaim{protocol.KindUDP, s.server.c.UDPPorts, edge.UDPName, s.pool.DialUDP, open})
+}
+
+// claimPort binds a port. The name chooses it, and is nobody else's business.
+func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, error) {
 	name := cmp.Or(b.Name, randomName())
-	key := portKey{protocol.KindTCP, s.owner, name}
+	key := portKey{c.kind, s.owner, name}
 	last := s.server.last.of(key)
-	if last != 0 && s.server.isAlive(edge.TCPName(last), s.owner) {
+	if last != 0 && s.server.isAlive(c.name(last), s.owner) {
 		return nil, &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
 	}
-	port, err := s.server.c.TCPPorts.claim(s.owner, name, b.Port, last, func(port int) error {
-		route := &registry.Route{Name: edge.TCPName(port), Kind: protocol.KindTCP, Dial: s.pool.Dial(name)}
+	port, err := c.ports.claim(s.owner, name, b.Port, last, func(port int) error {
+		route := &registry.Route{Name: c.name(port), Kind: c.kind, Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
 		}
-		err := s.server.tcp.Open(port)
+		err := c.open(port)
 		if err != nil {
 			s.unbind(route.Name)
 		}
@@ -89,19 +110,20 @@ func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
 		return nil, err
 	}
 	s.server.last.keep(key, port)
-	return &protocol.Bound{Name: name, Port: port, URL: "tcp://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
+	return &protocol.Bound{Name: name, Port: port, URL: string(c.kind) + "://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
 }
 
 // closing is release for a route that may have a port, which is to be closed then.
 func (s *Server) closing(route *registry.Route, release registry.Release) registry.Release {
-	port, ok := strings.CutPrefix(route.Name, "tcp/")
-	if !ok {
+	kind, port, _ := strings.Cut(route.Name, "/")
+	n, _ := strconv.Atoi(port)
+	released := map[string]func(int){"tcp": s.tcp.Released, "udp": s.udp.Released}[kind]
+	if n == 0 || released == nil {
 		return release
 	}
-	n, _ := strconv.Atoi(port)
 	return func(hold time.Duration) {
 		release(hold)
-		s.tcp.Released(n)
+		released(n)
 	}
 }
 
