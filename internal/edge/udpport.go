@@ -34,13 +34,15 @@ type udpPort struct {
 	u      *UDP
 	port   int
 	conn   *net.UDPConn
+	start  time.Time
+	local  bool // conn tells which of the server's addresses a datagram was sent to
 	budget capsule.Budget
 	out    atomic.Int64 // datagrams to visitors
 	drops  drops
 
 	mu       sync.Mutex // guards the following
 	owner    string
-	visitors map[netip.AddrPort]*udpVisitor
+	visitors map[udpWay]*udpVisitor
 	// Who has sent something after an answer is known: that address is not forged. Each
 	// list has first who was active last, by udpVisitor.listed.
 	known, unknown list.List
@@ -56,8 +58,8 @@ type udpPort struct {
 
 func newUDPPort(u *UDP, port int, owner string, c *net.UDPConn) *udpPort {
 	return &udpPort{
-		u: u, port: port, owner: owner, conn: c, budget: capsule.Budget{Max: portQueue, Own: ownQueue, Parent: &u.budget},
-		visitors: make(map[netip.AddrPort]*udpVisitor), tokens: newBurst, filled: time.Now(),
+		u: u, port: port, owner: owner, conn: c, start: time.Now(), local: tellLocal(c), budget: capsule.Budget{Max: portQueue, Own: ownQueue, Parent: &u.budget},
+		visitors: make(map[udpWay]*udpVisitor), tokens: newBurst, filled: time.Now(),
 	}
 }
 
@@ -70,16 +72,16 @@ func (d *drops) read() UDPDropped {
 
 // serve reads until the socket is closed, and then ends the visitors.
 func (p *udpPort) serve() {
-	buf := make([]byte, maxPayload)
+	buf, control := make([]byte, maxPayload), make([]byte, controlSize)
 	next := p.await()
 	for {
-		n, from, err := p.conn.ReadFromUDPAddrPort(buf)
+		n, way, err := p.read(buf, control)
 		now := time.Now()
 		if errors.Is(err, net.ErrClosed) {
 			break
 		}
 		if err == nil {
-			p.take(buf[:n], from, now)
+			p.take(buf[:n], way, now)
 		}
 		// Another error is of a datagram sent before, or there is no memory for one.
 		if !now.Before(next) || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -142,15 +144,33 @@ func (p *udpPort) reopen(owner string) {
 	p.ending, p.owner = false, owner
 }
 
+// udpWay is whom a datagram comes from, and which of the server's addresses it was sent
+// to, which is the one to answer from; that is not valid where the socket has one alone.
+type udpWay struct {
+	from  netip.AddrPort
+	local netip.Addr
+}
+
+func (p *udpPort) read(buf, control []byte) (n int, way udpWay, err error) {
+	if p.local {
+		var size int
+		n, size, _, way.from, err = p.conn.ReadMsgUDPAddrPort(buf, control)
+		way.local = localOf(control[:size])
+	} else {
+		n, way.from, err = p.conn.ReadFromUDPAddrPort(buf)
+	}
+	way.from = netip.AddrPortFrom(way.from.Addr().Unmap(), way.from.Port())
+	return n, way, err
+}
+
 // take passes a datagram on.
-func (p *udpPort) take(b []byte, from netip.AddrPort, now time.Time) {
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+func (p *udpPort) take(b []byte, way udpWay, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.in++
-	v := p.visitors[from]
+	v := p.visitors[way]
 	if v == nil {
-		if v = p.admit(from, now); v == nil {
+		if v = p.admit(way, now); v == nil {
 			p.drops.refused.Add(1)
 			return
 		}
@@ -167,7 +187,7 @@ func (p *udpPort) take(b []byte, from netip.AddrPort, now time.Time) {
 }
 
 // admit makes a new visitor, unless there is no room. It is called with mu held.
-func (p *udpPort) admit(from netip.AddrPort, now time.Time) *udpVisitor {
+func (p *udpPort) admit(way udpWay, now time.Time) *udpVisitor {
 	p.tokens = min(newBurst, p.tokens+newRate*now.Sub(p.filled).Seconds())
 	p.filled = now
 	if p.ending || p.tokens < 1 || p.u.Gate.full() {
@@ -183,11 +203,11 @@ func (p *udpPort) admit(from netip.AddrPort, now time.Time) *udpVisitor {
 		v.cancel()
 	}
 	p.tokens--
-	v := &udpVisitor{p: p, from: from, listed: now, queue: capsule.NewQueue(&p.budget)}
+	v := &udpVisitor{p: p, udpWay: way, listed: now, control: controlFor(way.local), queue: capsule.NewQueue(&p.budget)}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	v.at = p.unknown.PushFront(v)
-	v.active.Store(now.UnixNano())
-	p.visitors[from] = v
+	v.active.Store(int64(now.Sub(p.start)))
+	p.visitors[way] = v
 	p.u.visitors.Add(1)
 	p.u.running.Go(v.run)
 	return v
@@ -197,10 +217,10 @@ func (p *udpPort) admit(from netip.AddrPort, now time.Time) *udpVisitor {
 // and does nothing the second time.
 func (p *udpPort) remove(v *udpVisitor) {
 	p.drops.away.Add(int64(v.queue.Close()))
-	if p.visitors[v.from] != v {
+	if p.visitors[v.udpWay] != v {
 		return
 	}
-	delete(p.visitors, v.from)
+	delete(p.visitors, v.udpWay)
 	p.u.visitors.Add(-1)
 	p.list(v).Remove(v.at)
 }
@@ -214,7 +234,7 @@ func (p *udpPort) list(v *udpVisitor) *list.List {
 
 // touch notes that v is active. It is called with mu held.
 func (p *udpPort) touch(v *udpVisitor, now time.Time) {
-	v.active.Store(now.UnixNano())
+	v.active.Store(int64(now.Sub(p.start)))
 	if now.Sub(v.listed) >= listPause {
 		v.listed = now
 		p.list(v).MoveToFront(v.at)
@@ -232,7 +252,7 @@ func (p *udpPort) tidy(now time.Time) (quiet bool) {
 			if now.Sub(v.listed) < idle {
 				break
 			}
-			if active := time.Unix(0, v.active.Load()); now.Sub(active) < idle {
+			if active := p.start.Add(time.Duration(v.active.Load())); now.Sub(active) < idle {
 				v.listed = now // it may be early by listPause, and is looked at again
 				l.MoveToFront(e)
 				continue

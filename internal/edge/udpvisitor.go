@@ -15,13 +15,14 @@ import (
 
 // udpVisitor is an address that datagrams come from, and its stream to the client.
 type udpVisitor struct {
-	p      *udpPort
-	from   netip.AddrPort
-	queue  *capsule.Queue // what waits for the client
-	ctx    context.Context
-	cancel context.CancelFunc // ends it
+	udpWay
+	p       *udpPort
+	control []byte         // makes an answer come from where the visitor sent to
+	queue   *capsule.Queue // what waits for the client
+	ctx     context.Context
+	cancel  context.CancelFunc // ends it
 
-	active   atomic.Int64 // when a datagram last came, of either side, in Unix nanoseconds
+	active   atomic.Int64 // when a datagram last came, of either side, in nanoseconds since the port's start
 	answered atomic.Bool  // a datagram has gone to it
 	moved    time.Time    // when answer last went to the port's lists
 
@@ -62,7 +63,7 @@ func (v *udpVisitor) run() {
 
 // answer sends what the client brought. Its error ends the visitor.
 func (v *udpVisitor) answer(b []byte) error {
-	_, err := v.p.conn.WriteToUDPAddrPort(b, v.from)
+	_, _, err := v.p.conn.WriteMsgUDPAddrPort(b, v.control, v.from)
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return err
@@ -73,12 +74,12 @@ func (v *udpVisitor) answer(b []byte) error {
 	v.p.out.Add(1)
 	v.answered.Store(true)
 	now := time.Now()
-	v.active.Store(now.UnixNano())
+	v.active.Store(int64(now.Sub(v.p.start)))
 	if now.Sub(v.moved) >= listPause {
 		v.moved = now
 		v.p.mu.Lock()
 		defer v.p.mu.Unlock()
-		if v.p.visitors[v.from] == v {
+		if v.p.visitors[v.udpWay] == v {
 			v.p.touch(v, now)
 		}
 	}

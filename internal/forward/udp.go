@@ -48,7 +48,8 @@ type UDP struct {
 	server   proxy.Server
 	budget   capsule.Budget
 	inFlight atomic.Int64
-	warned   atomic.Int64 // when the log last said that the app refuses, in Unix nanoseconds
+	start    time.Time
+	warned   atomic.Int64 // when the log last said that the app refuses, in nanoseconds since start; 0: never
 	dropped  atomic.Int64
 }
 
@@ -68,7 +69,7 @@ func NewUDP(target Target, o UDPOptions) *UDP {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &UDP{target: target, o: o, budget: capsule.Budget{Max: maxWaiting}}
+	f := &UDP{target: target, o: o, start: time.Now(), budget: capsule.Budget{Max: maxWaiting}}
 	f.server = proxy.Server{Handler: f.ServeHTTP, MaxHeader: maxHeader, Log: o.Log}
 	return f
 }
@@ -150,8 +151,8 @@ func (f *UDP) refuse(w http.ResponseWriter, r *http.Request, code protocol.Code,
 // lost counts a datagram that the app did not take, and says so now and then.
 func (f *UDP) lost(err error) {
 	f.dropped.Add(1)
-	now := time.Now().UnixNano()
-	if last := f.warned.Load(); now-last >= int64(warnPause) && f.warned.CompareAndSwap(last, now) {
+	now := int64(time.Since(f.start))
+	if last := f.warned.Load(); (last == 0 || now-last >= int64(warnPause)) && f.warned.CompareAndSwap(last, now) {
 		f.o.Log.Warn("the local app does not take datagrams: is it running?", "target", f.target.String(), "dropped", f.dropped.Load(), "err", err)
 	}
 }
@@ -163,7 +164,7 @@ type flow struct {
 	app     *net.UDPConn
 	stream  net.Conn
 	queue   *capsule.Queue // what the app sent
-	active  atomic.Int64   // when a datagram last came, in Unix nanoseconds
+	active  atomic.Int64   // when a datagram last came, in nanoseconds since the UDP's start
 	bytes   atomic.Int64   // from the app
 	dropped atomic.Int64   // for want of room
 }
@@ -196,7 +197,9 @@ func (o *flow) end() {
 	o.stream.Close()
 }
 
-func (o *flow) seen() { o.active.Store(time.Now().UnixNano()) }
+func (o *flow) seen() { o.active.Store(int64(time.Since(o.f.start))) }
+
+func (o *flow) last() time.Time { return o.f.start.Add(time.Duration(o.active.Load())) }
 
 // receive gives the app what the visitor sends.
 func (o *flow) receive(in io.Reader) error {
@@ -227,7 +230,7 @@ func (o *flow) answer() {
 	in, err := newIncoming(o.app)
 	for failures := 0; err == nil && failures < maxFailures; {
 		if idle := o.f.o.Idle; idle > 0 {
-			o.app.SetReadDeadline(time.Unix(0, o.active.Load()).Add(idle))
+			o.app.SetReadDeadline(o.last().Add(idle))
 		}
 		var buf *[maxDatagram]byte
 		var n int
@@ -242,7 +245,7 @@ func (o *flow) answer() {
 			}
 			datagrams.Put(buf)
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(time.Unix(0, o.active.Load())) < o.f.o.Idle {
+			if time.Since(o.last()) < o.f.o.Idle {
 				err = nil
 			}
 		case !errors.Is(err, net.ErrClosed):

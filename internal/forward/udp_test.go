@@ -159,3 +159,34 @@ func TestUDPSlowTunnel(t *testing.T) {
 		}
 	}
 }
+
+// That the app's port is closed loses datagrams, and ends nothing. The first one after
+// it is open again arrives, though the socket still has the report of one before.
+func TestUDPAppIsDown(t *testing.T) {
+	app := udpApp(t)
+	at := app.LocalAddr().String()
+	f := newUDP(t, at, forward.UDPOptions{})
+	stream, _, _ := udpVisit(t, f, connectUDP)
+	app.Close()
+	for deadline := time.Now().Add(udpPatience); f.Dropped() < 3; time.Sleep(time.Millisecond) {
+		if _, err := stream.Write(capsule.Append(nil, []byte("nobody"))); err != nil {
+			t.Fatalf("the stream ended: %v", err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d were dropped", f.Dropped())
+		}
+	}
+	again, err := net.ListenPacket("udp", at)
+	if err != nil {
+		t.Skip("the port was taken by another process:", err)
+	}
+	defer again.Close()
+	again.SetDeadline(time.Now().Add(udpPatience))
+	stream.Write(capsule.Append(nil, []byte("first")))
+	buf := make([]byte, 100)
+	for n := 0; string(buf[:n]) != "first"; {
+		if n, _, err = again.ReadFrom(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
