@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,6 +24,7 @@ import (
 type config struct {
 	target   forward.Target
 	forward  forward.Options // of kind HTTP
+	idle     time.Duration   // of kind UDP
 	client   *tunnel.Client
 	listen   tunnel.Options
 	hasToken bool                         // the user named one
@@ -45,7 +47,7 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"app-timeout", "grace"} {
+	for _, name := range []string{"app-timeout", "grace", "idle-timeout"} {
 		if c.Duration(name) < 0 {
 			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
 		}
@@ -59,7 +61,8 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
 		f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
-	case protocol.KindTCP:
+	case protocol.KindTCP, protocol.KindUDP:
+		f.idle = c.Duration("idle-timeout")
 		if f.listen.Port = c.Int("remote-port"); f.listen.Port < 0 || f.listen.Port > 65535 {
 			err = fmt.Errorf("--remote-port %d is not between 1 and 65535", f.listen.Port)
 		}
@@ -148,7 +151,11 @@ func target(kind protocol.Kind, args []string) (forward.Target, error) {
 	case kind == protocol.KindHTTP:
 		return forward.ParseTarget(args[0])
 	}
-	return forward.ParseRawTarget(args[0], "tcp")
+	scheme := "tcp"
+	if kind == protocol.KindUDP {
+		scheme = "udp"
+	}
+	return forward.ParseRawTarget(args[0], scheme)
 }
 
 // upstream is what the server rewrites requests to: the app's own origin, none,

@@ -37,6 +37,18 @@ one is kept for the server, this directory and TARGET.
 The end of one direction is passed on as such, and a reset as a reset. At the first Ctrl-C or
 SIGTERM no new connection comes; those that are open end with the second one, or after --grace.`
 
+const udpDescription = `TARGET is where the local app takes datagrams: 53, host:port or udp://host:port. Options may
+stand before and after it.
+
+The server gives a port, which is printed as udp://HOST:PORT. It is the same one after the
+connection was lost, and, with the same --name and token, at the next start. Without --name
+one is kept for the server, this directory and TARGET. The same --remote-port may serve a
+second client for tcp.
+
+The app sees each visitor, an address and port, at a socket of its own. Datagrams that
+find no room on the way are dropped, as networks do. They travel on one connection to the
+server: a packet of that which is lost on the way delays all that come after it.`
+
 // flagsOf are those of a command that exposes or reaches something, or nil. Each has an
 // environment variable of its name.
 func flagsOf(command string) []cli.Flag {
@@ -47,6 +59,8 @@ func flagsOf(command string) []cli.Flag {
 		return tcpFlags()
 	case "connect":
 		return connectFlags()
+	case "udp":
+		return udpFlags()
 	}
 	return nil
 }
@@ -64,6 +78,13 @@ func httpFlags() []cli.Flag {
 func tcpFlags() []cli.Flag {
 	return append(commonFlags(),
 		&cli.IntFlag{Name: "remote-port", DefaultText: "the server's choice", Usage: "public `PORT`, one of those that the server gives", EnvVars: env("remote-port")},
+	)
+}
+
+// udpFlags are those of udp.
+func udpFlags() []cli.Flag {
+	return append(tcpFlags(),
+		&cli.DurationFlag{Name: "idle-timeout", DefaultText: "the server's, 2m", Usage: "`TIME` after which a visitor who sends and gets nothing loses its socket, where that is shorter than the server's", EnvVars: env("idle-timeout")},
 	)
 }
 

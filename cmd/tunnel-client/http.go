@@ -62,11 +62,14 @@ type app interface {
 
 func newExposed(p process, c *config) *exposed {
 	x := &exposed{config: c, out: newOutput(p, c)}
-	if c.listen.Kind == protocol.KindHTTP && !c.listen.Private {
+	switch {
+	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
 		o.Done = x.out.request
 		x.app = forward.New(c.target, o)
-	} else {
+	case c.listen.Kind == protocol.KindUDP:
+		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
+	default:
 		x.app = forward.NewRaw(c.target, forward.RawOptions{Done: x.out.request, Log: c.log})
 	}
 	return x

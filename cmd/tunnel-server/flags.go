@@ -37,6 +37,9 @@ func flags() []cli.Flag {
 		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
 		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
 		str("tcp-ports", "", "`FIRST-LAST`: the ports that clients may have for connections, such as 20000-20999 (default: none)"),
+		str("udp-ports", "", "`FIRST-LAST`: the ports that clients may have for datagrams; they may be those of --tcp-ports (default: none)"),
+		span("udp-idle", 2*time.Minute, "after which a visitor who sends and gets no datagrams is forgotten"),
+		number("udp-visitors", 1000, "of a port for datagrams at once, then the one who was idle longest is forgotten"),
 		str("token-file", "", "`FILE` with one token a line, # comments; clients must show one of them"),
 		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
 		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
@@ -72,6 +75,8 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 		IdleTimeout:    c.Duration("idle-timeout"),
 		MaxSessions:    c.Int("max-sessions"),
 		MaxRequests:    c.Int("max-requests"),
+		UDPIdle:        c.Duration("udp-idle"),
+		UDPVisitors:    c.Int("udp-visitors"),
 		LoginFailures:  c.Int("login-failures"),
 		Agent:          "tunnel-server/" + version(),
 	}
@@ -96,6 +101,9 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	}
 	if config.TCPPorts, err = server.ParsePorts(c.String("tcp-ports")); err != nil {
 		return config, fmt.Errorf("--tcp-ports %w", err)
+	}
+	if config.UDPPorts, err = server.ParsePorts(c.String("udp-ports")); err != nil {
+		return config, fmt.Errorf("--udp-ports %w", err)
 	}
 	if config.Memory, err = memory(c, pace.Available(os.DirFS("/"))); err != nil {
 		return config, err
@@ -135,10 +143,13 @@ const maxLoginFailures = 1000
 
 // positive refuses limits that would let nothing through.
 func positive(c *cli.Context) error {
-	for _, name := range []string{"max-header-bytes", "max-uri-bytes", "max-sessions", "max-requests"} {
+	for _, name := range []string{"max-header-bytes", "max-uri-bytes", "max-sessions", "max-requests", "udp-visitors"} {
 		if c.Int(name) <= 0 {
 			return fmt.Errorf("--%s %d lets nothing through: give a number above 0", name, c.Int(name))
 		}
+	}
+	if c.Duration("udp-idle") < time.Second {
+		return fmt.Errorf("--udp-idle %s is less than a second: visitors would be forgotten before they are answered", c.Duration("udp-idle"))
 	}
 	if n := c.Int("login-failures"); n < 0 || n > maxLoginFailures {
 		return fmt.Errorf("--login-failures %d: give 1 to %d, or 0 for no limit", n, maxLoginFailures)

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +43,8 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 		return s.claimHTTP(b, p)
 	case protocol.KindTCP:
 		return s.claimTCP(b)
+	case protocol.KindUDP:
+		return s.claimUDP(b)
 	}
 	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
 }
@@ -69,22 +72,39 @@ func named(name string, bind func(name string) error) (string, error) {
 	return name, bind(name)
 }
 
-// claimTCP binds a port. The name chooses it, and is nobody else's business.
+// portClaim is what differs between the kinds of ports.
+type portClaim struct {
+	kind  protocol.Kind
+	ports Ports
+	name  func(port int) string // of the registry
+	dial  func(name string) func(context.Context, netip.AddrPort) (net.Conn, error)
+	open  func(port int, owner string) error
+}
+
 func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
+	return s.claimPort(b, portClaim{protocol.KindTCP, s.server.c.TCPPorts, edge.TCPName, s.pool.Dial, func(port int, _ string) error { return s.server.tcp.Open(port) }})
+}
+
+func (s *session) claimUDP(b *protocol.Bind) (*protocol.Bound, error) {
+	return s.claimPort(b, portClaim{protocol.KindUDP, s.server.c.UDPPorts, edge.UDPName, s.pool.DialUDP, s.server.udp.Open})
+}
+
+// claimPort binds a port. The name chooses it, and is nobody else's business.
+func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, error) {
 	name := cmp.Or(b.Name, randomName())
-	key := portKey{protocol.KindTCP, s.owner, name}
+	key := portKey{c.kind, s.owner, name}
 	owner := key.routeOwner()
 	last := s.server.last.of(key)
 	taken := &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
-	if last != 0 && s.server.isAlive(edge.TCPName(last), owner) {
+	if last != 0 && s.server.isAlive(c.name(last), owner) {
 		return nil, taken
 	}
-	port, err := s.server.c.TCPPorts.claim(s.owner, name, b.Port, last, func(port int) error {
-		route := &registry.Route{Name: edge.TCPName(port), Owner: owner, Kind: protocol.KindTCP, Dial: s.pool.Dial(name)}
+	port, err := c.ports.claim(s.owner, name, b.Port, last, func(port int) error {
+		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
 		}
-		err := s.server.tcp.Open(port)
+		err := c.open(port, owner)
 		if err != nil {
 			s.unbind(route.Name)
 		}
@@ -95,8 +115,8 @@ func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
 	}
 	if now := s.server.last.keepAfter(key, last, port); now != port {
 		// Two clients with one name came at once, and the other was first.
-		if s.server.isAlive(edge.TCPName(now), owner) {
-			s.unbind(edge.TCPName(port))
+		if s.server.isAlive(c.name(now), owner) {
+			s.unbind(c.name(port))
 			return nil, taken
 		}
 		s.server.last.keep(key, port)
@@ -105,21 +125,22 @@ func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
 	if s.ports == nil {
 		s.ports = make(map[string]string)
 	}
-	s.ports[name] = edge.TCPName(port)
+	s.ports[name] = c.name(port)
 	s.mu.Unlock()
-	return &protocol.Bound{Name: name, Port: port, URL: "tcp://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
+	return &protocol.Bound{Name: name, Port: port, URL: string(c.kind) + "://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
 }
 
 // closing is release for a route that may have a port, which is to be closed then.
 func (s *Server) closing(route *registry.Route, release registry.Release) registry.Release {
-	port, ok := strings.CutPrefix(route.Name, "tcp/")
-	if !ok {
+	kind, port, _ := strings.Cut(route.Name, "/")
+	n, _ := strconv.Atoi(port)
+	released := map[string]func(int){"tcp": s.tcp.Released, "udp": s.udp.Released}[kind]
+	if n == 0 || released == nil {
 		return release
 	}
-	n, _ := strconv.Atoi(port)
 	return func(hold time.Duration) {
 		release(hold)
-		s.tcp.Released(n)
+		released(n)
 	}
 }
 

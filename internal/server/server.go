@@ -43,6 +43,13 @@ type Config struct {
 
 	// TCPPorts are the ports that clients may have for connections. Default: none.
 	TCPPorts Ports
+	// UDPPorts are the ports that clients may have for datagrams. Default: none. They may
+	// be the same as TCPPorts.
+	UDPPorts Ports
+	// UDPIdle is how long a visitor of such a port is remembered of whom and for whom
+	// nothing came, UDPVisitors how many a port may have. Default 2 minutes, 1,000.
+	UDPIdle     time.Duration
+	UDPVisitors int
 
 	// Auth decides who may connect. Needed.
 	Auth auth.Authenticator
@@ -91,6 +98,7 @@ type Server struct {
 	http     *http.Server
 	port     string // of the public URLs
 	tcp      *edge.TCP
+	udp      *edge.UDP
 	last     lastPorts
 	resume   resumer
 	throttle auth.Throttle
@@ -145,6 +153,7 @@ func New(c Config) (*Server, error) {
 	s.http = s.edge.Server(limits)
 	host, _, _ := net.SplitHostPort(c.Listen)
 	s.tcp = &edge.TCP{Registry: c.Registry, Host: host, Park: c.Park, Gate: s.gate, Log: c.Log}
+	s.udp = &edge.UDP{Registry: c.Registry, Host: host, Idle: c.UDPIdle, Visitors: c.UDPVisitors, Gate: s.gate, Log: c.Log}
 	s.throttle = auth.Throttle{Auth: c.Auth, PerMinute: c.LoginFailures, Log: c.Log}
 	return s, nil
 }
@@ -208,15 +217,16 @@ func (s *Server) drain() {
 	s.running.Go(func() { telling.Wait(); close(told) })
 	grace, cancel := context.WithTimeout(context.Background(), s.c.Grace)
 	defer cancel()
-	var tcp sync.WaitGroup
-	tcp.Go(func() { s.tcp.Shutdown(grace) })
-	tcp.Go(func() { s.passed(grace) })
+	var ports sync.WaitGroup
+	ports.Go(func() { s.tcp.Shutdown(grace) })
+	ports.Go(func() { s.passed(grace) })
+	ports.Go(func() { s.udp.Shutdown(grace) })
 	err := s.http.Shutdown(grace)
 	if err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
 		s.http.Close()
 	}
-	tcp.Wait()
+	ports.Wait()
 	select {
 	case <-told: // bye is to come after it
 	case <-time.After(farewellTime): // but not for those that read nothing
@@ -229,6 +239,7 @@ func (s *Server) end() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.tcp.Shutdown(now) // also where there was no drain
+	s.udp.Shutdown(now)
 	s.mu.Lock()
 	for m := range s.shaking {
 		s.running.Go(func() { m.Close() })

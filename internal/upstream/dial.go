@@ -30,6 +30,21 @@ func (p *Pool) Dial(name string) func(ctx context.Context, from netip.AddrPort) 
 	}
 }
 
+// DialUDP is Dial for a route of kind UDP: a stream carries the capsules of one
+// visitor's datagrams (RFC 9298).
+func (p *Pool) DialUDP(name string) func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
+	p.routes.Add(1)
+	return func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
+		req := &http.Request{Method: http.MethodGet, RequestURI: protocol.PathUDP + name + "/0/", Host: name, Header: http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {protocol.UpgradeUDP}, "Capsule-Protocol": {"?1"},
+		}}
+		if p.routes.Load() > 1 {
+			req.Header.Set(protocol.HeaderRoute, name) // a visitor's own request may look the same
+		}
+		return p.dial(ctx, req, from, http.StatusSwitchingProtocols)
+	}
+}
+
 // dial sends what asks for a raw stream.
 func (p *Pool) dial(ctx context.Context, req *http.Request, from netip.AddrPort, want int) (net.Conn, error) {
 	if err := p.enter(); err != nil {

@@ -39,6 +39,19 @@
 // the connection's bytes follow; or with a 5xx that has [HeaderError]. The end of
 // one direction is the stream's end in that direction, an abort its reset.
 //
+// The datagrams of a visitor of a route of kind udp, one address and port, are the
+// request
+//
+//	GET /.well-known/masque/udp/NAME/0/ HTTP/1.1
+//	Connection: Upgrade
+//	Upgrade: connect-udp
+//	Capsule-Protocol: ?1
+//	Forwarded: for="ADDRESS:PORT"
+//
+// which the client answers with 101, and then DATAGRAM capsules follow in both
+// directions, of context 0 (RFC 9297, section 3; RFC 9298, sections 4 and 5). Where the
+// target of RFC 9298 has a host and a port stands NAME: what is called is the client's
+// to say. Either end may end the stream when nothing came for a while.
 // # Private endpoints
 //
 // A route that was bound as private has no public host and no port. Clients of the
@@ -81,6 +94,11 @@ const (
 
 	// HeaderRoute carries the route's name to a session that bound several.
 	HeaderRoute = "Tunnel-Route"
+
+	// PathUDP begins the path of a request for datagrams (RFC 9298, section 2), and
+	// UpgradeUDP is what that asks to upgrade to.
+	PathUDP    = "/.well-known/masque/udp/"
+	UpgradeUDP = "connect-udp"
 )
 
 // Kind is what a route carries.

@@ -86,7 +86,8 @@ type Options struct {
 	// that is called by this origin. Nil: they come as they are.
 	Upstream *protocol.Upstream
 	// Kind is what the endpoint carries. Default [protocol.KindHTTP]. Connections of
-	// the other kinds come as CONNECT requests, see package protocol.
+	// the other kinds come as CONNECT requests, a visitor's datagrams as an upgrade to
+	// connect-udp, see package protocol.
 	Kind protocol.Kind
 	// Port is the public port that is wanted, of kinds TCP and UDP; 0: the server
 	// picks one, the same each time for the same token and Name where it can.
