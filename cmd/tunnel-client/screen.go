@@ -87,9 +87,13 @@ func (s *screen) close() {
 
 func (s *screen) change(c change) {
 	if c.event == tunnel.Ready {
+		forwarding := ""
+		for _, url := range append([]string{c.url}, c.urls...) {
+			forwarding += "Forwarding   " + printable(url) + " -> " + printable(c.target) + "\n"
+		}
 		s.print("Status       online\n" +
 			"Server       " + printable(s.server) + through(c.fallback) + "\n" +
-			"Forwarding   " + printable(c.url) + " -> " + printable(c.target) + "\n" +
+			forwarding +
 			"Stop         Ctrl-C\n\n")
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,13 +44,20 @@ type session struct {
 	replaced atomic.Bool // that one is there
 	retired  sync.Once
 
+	lookups struct { // of custom domains, within a minute
+		since time.Time
+		n     int
+	}
+
 	writing sync.Mutex // one message at a time
 	control mux.Stream
 
 	mu      sync.Mutex // guards the following
 	ended   bool
 	names   map[string]registry.Release
-	leaving *time.Timer // calls retire; nil: it was not replaced
+	domains map[string][]string // custom domains, by the name that they stand beside
+	byRight map[string]bool     // custom domains: whether the token's rights made them the session's
+	leaving *time.Timer         // calls retire; nil: it was not replaced
 }
 
 // run serves conn until the session has ended.
@@ -246,7 +254,11 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
 	bound.ID = b.ID
-	s.log.Info("name bound", "name", bound.Name, "url", bound.URL)
+	log := s.log
+	if len(bound.URLs) > 0 {
+		log = log.With("domains", strings.Join(b.Domains, ","))
+	}
+	log.Info("name bound", "name", bound.Name, "url", bound.URL)
 	return bound
 }
 
@@ -254,10 +266,16 @@ func (s *session) unbind(name string) {
 	s.mu.Lock()
 	release := s.names[name]
 	delete(s.names, name)
+	domains := s.takeDomains(name)
 	s.mu.Unlock()
+	for _, release := range domains {
+		release(0)
+	}
 	if release != nil {
 		release(0)
-		s.pool.Drop()
+		if !isDomain(name) { // which is no route of its own in the pool
+			s.pool.Drop()
+		}
 	}
 }
 

@@ -67,11 +67,16 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 			return nil, &ConfigError{Err: err}
 		}
 	}
+	for _, domain := range o.Domains {
+		if err := protocol.CheckDomain(domain); err != nil {
+			return nil, &ConfigError{Err: err}
+		}
+	}
 	l := &Listener{
 		client: c, log: c.log(), link: &link{dialer: dialer, log: c.log(), budget: mux.NewBudget(maxUnread)},
 		bind: &protocol.Bind{
 			ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
-			Domains: o.Domains, Private: o.Private, Upstream: o.Upstream,
+			Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream,
 		},
 		streams: make(chan net.Conn), ended: make(chan struct{}),
 	}
@@ -204,7 +209,7 @@ func (l *Listener) tell(t EventType, err error) {
 	l.told = t
 	l.log.Debug("connection", "event", string(t), "name", l.name, "err", err)
 	if l.client.Events != nil {
-		e := Event{Type: t, Name: l.name, URL: l.url, Err: err}
+		e := Event{Type: t, Name: l.name, URL: l.url, URLs: l.URLs(), Err: err}
 		if t == Ready || t == Reconnected {
 			e.Transport, e.RawShut = l.transport()
 		}

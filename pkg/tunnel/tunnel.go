@@ -87,7 +87,10 @@ type Options struct {
 	// Port is the public port that is wanted, of kinds TCP and UDP; 0: the server
 	// picks one, the same each time for the same token and Name where it can.
 	Port int
-	// Domains are host names that lead to the endpoint beside Name's, of kind HTTP.
+	// Domains are host names that lead to the endpoint beside Name's, of kinds HTTP and
+	// TLS, each as [protocol.CheckDomain] has it. The server takes those that the token
+	// may claim, or whose TXT record _tunnel.DOMAIN says so; its refusal, of code
+	// [protocol.Forbidden], names the record. Either all are claimed or nothing is.
 	Domains []string
 	// Private makes an endpoint that only other clients reach.
 	Private bool
@@ -111,9 +114,10 @@ const (
 // Event is a change of a listener's connection.
 type Event struct {
 	Type EventType
-	Name string // the listener's
-	URL  string // the listener's
-	Err  error  // the cause, if there is one
+	Name string   // the listener's
+	URL  string   // the listener's
+	URLs []string // the listener's
+	Err  error    // the cause, if there is one
 
 	// Transport is what the connection runs on, where the event is Ready or
 	// Reconnected.
