@@ -58,6 +58,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 			return nil, fmt.Errorf("--name: %w", err)
 		}
 	}
+	if f.listen.Domains, err = domains(c.StringSlice("domain")); err != nil {
+		return nil, err
+	}
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
 		f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)

@@ -69,7 +69,7 @@ func codeOf(err error) exitCode {
 
 func codeOfRefusal(code protocol.Code, lost bool) exitCode {
 	switch code {
-	case protocol.Unauthorized, protocol.TokenRevoked:
+	case protocol.Unauthorized, protocol.TokenRevoked, protocol.Forbidden:
 		return exitAuth
 	case protocol.NameTaken:
 		return exitTaken
@@ -77,7 +77,7 @@ func codeOfRefusal(code protocol.Code, lost bool) exitCode {
 	if !lost && (unavailable(code) || elsewhere(code)) {
 		return exitUnreachable
 	}
-	if !lost && code == protocol.NameInvalid {
+	if !lost && (code == protocol.NameInvalid || code == protocol.DomainInvalid) {
 		return exitUsage
 	}
 	return exitRuntime
@@ -86,7 +86,7 @@ func codeOfRefusal(code protocol.Code, lost bool) exitCode {
 // unavailable reports whether the server may say yes another time.
 func unavailable(code protocol.Code) bool {
 	switch code {
-	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.AuthUnavailable, protocol.LoginThrottled:
+	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.AuthUnavailable, protocol.LoginThrottled, protocol.DomainUnverified:
 		return true
 	}
 	return false

@@ -68,6 +68,7 @@ func flagsOf(command string) []cli.Flag {
 // httpFlags are those of http.
 func httpFlags() []cli.Flag {
 	return append(commonFlags(),
+		domainFlag(),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),
 		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),

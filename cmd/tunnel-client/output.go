@@ -32,6 +32,7 @@ type output interface {
 type change struct {
 	event    tunnel.EventType
 	url      string
+	urls     []string // of the domains
 	name     string
 	target   string
 	listen   string           // of connect, in place of the target
@@ -68,16 +69,17 @@ type jsonLines struct {
 
 func (j *jsonLines) change(c change) {
 	line := struct {
-		Event  string `json:"event"`
-		URL    string `json:"url,omitempty"`
-		Name   string `json:"name,omitempty"`
-		Target string `json:"target,omitempty"`
-		Listen string `json:"listen,omitempty"`
-		Code   string `json:"code,omitempty"`
-		Cause  string `json:"cause,omitempty"`
+		Event  string   `json:"event"`
+		URL    string   `json:"url,omitempty"`
+		URLs   []string `json:"urls,omitempty"`
+		Name   string   `json:"name,omitempty"`
+		Target string   `json:"target,omitempty"`
+		Listen string   `json:"listen,omitempty"`
+		Code   string   `json:"code,omitempty"`
+		Cause  string   `json:"cause,omitempty"`
 	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
-		line.URL, line.Name, line.Target, line.Listen = c.url, c.name, c.target, c.listen
+		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -103,6 +105,9 @@ func (l *logLines) change(c change) {
 		attrs = []any{"url", c.url, "name", c.name, "target", c.target}
 		if c.listen != "" {
 			attrs = []any{"url", c.url, "listen", c.listen}
+		}
+		if len(c.urls) > 0 {
+			attrs = append(attrs, "urls", strings.Join(c.urls, " "))
 		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn
@@ -153,7 +158,7 @@ func printable(s string) string {
 // newChange adds to e what the command line knows: a signal is the cause of an
 // end that has no other.
 func newChange(ctx context.Context, e tunnel.Event, target string) change {
-	c := change{event: e.Type, url: e.URL, name: e.Name, target: target}
+	c := change{event: e.Type, url: e.URL, urls: e.URLs, name: e.Name, target: target}
 	if e.Transport != tunnel.Raw {
 		c.fallback = e.Transport
 	}

@@ -87,13 +87,17 @@ func (s *screen) close() {
 
 func (s *screen) change(c change) {
 	if c.event == tunnel.Ready {
-		from, to := c.url, c.target
-		if c.listen != "" {
-			from, to = c.listen, c.url
+		forwarding := ""
+		for _, url := range append([]string{c.url}, c.urls...) {
+			from, to := url, c.target
+			if c.listen != "" {
+				from, to = c.listen, url
+			}
+			forwarding += "Forwarding   " + printable(from) + " -> " + printable(to) + "\n"
 		}
 		s.print("Status       online\n" +
 			"Server       " + printable(s.server) + through(c.fallback) + "\n" +
-			"Forwarding   " + printable(from) + " -> " + printable(to) + "\n" +
+			forwarding +
 			"Stop         Ctrl-C\n\n")
 		return
 	}

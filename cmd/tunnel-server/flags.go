@@ -34,13 +34,14 @@ func flags() []cli.Flag {
 	return []cli.Flag{
 		str("listen", "127.0.0.1:8080", "`HOST:PORT` for visitors and clients"),
 		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
+		&cli.BoolFlag{Name: "path-names", Usage: "make a client's NAME public as https://DOMAIN/NAME/ too, where there is no wildcard DNS; such names share one origin in browsers", EnvVars: env("path-names")},
 		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
 		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
 		str("tcp-ports", "", "`FIRST-LAST`: the ports that clients may have for connections, such as 20000-20999 (default: none)"),
 		str("udp-ports", "", "`FIRST-LAST`: the ports that clients may have for datagrams; they may be those of --tcp-ports (default: none)"),
 		span("udp-idle", 2*time.Minute, "after which a visitor who sends and gets no datagrams is forgotten"),
 		number("udp-visitors", 1000, "of a port for datagrams at once, then the one who was idle longest is forgotten"),
-		str("token-file", "", "`FILE` with one token a line, # comments; clients must show one of them"),
+		str("token-file", "", "`FILE` with one token a line, and after it what it may claim, # comments; clients must show one of them"),
 		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
 		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
 		span("hold", time.Minute, "how long a dropped client's names stay its own"),
@@ -78,6 +79,7 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 		UDPIdle:        c.Duration("udp-idle"),
 		UDPVisitors:    c.Int("udp-visitors"),
 		LoginFailures:  c.Int("login-failures"),
+		PathNames:      c.Bool("path-names"),
 		Agent:          "tunnel-server/" + version(),
 	}
 	if err := positive(c); err != nil {

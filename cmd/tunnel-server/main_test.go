@@ -28,10 +28,15 @@ func TestRefusesToStart(t *testing.T) {
 	if err := os.WriteFile(good, []byte("a-good-token\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	rights := filepath.Join(dir, "rights")
+	if err := os.WriteFile(rights, []byte("a-good-token domain=app.example.org\nanother-token domains=app.example.org\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		args string
 		want string // in the message
 	}{
+		"unknown right":         {"--token-file " + rights, "rights: line 2: after the token comes something"},
 		"public without tokens": {"serve --listen 0.0.0.0:0", "--token-file FILE, or --anonymous"},
 		"all without tokens":    {"--listen :0", "--token-file FILE, or --anonymous"},
 		"name without tokens":   {"--listen example.com:0", "--token-file FILE, or --anonymous"},

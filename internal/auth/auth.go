@@ -37,6 +37,8 @@ type Authenticator interface {
 	// Valid says whether id may stay. False: its token was taken away, and the
 	// sessions of id are to end.
 	Valid(id Identity) bool
+	// Rights are what id may claim now; nothing where it is not valid.
+	Rights(id Identity) Rights
 }
 
 // Anonymous lets everyone in. A token that is shown is an identity of its own,

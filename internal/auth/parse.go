@@ -5,6 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 // Limits of a token file, in bytes.
@@ -17,14 +21,15 @@ const (
 // errNoToken is of a file that was read, and lets nobody in.
 var errNoToken = errors.New("holds no token")
 
-// parse returns the sum of each token in data. The tokens themselves are not
-// kept.
-func parse(data []byte) (map[digest]Identity, error) {
+// parse returns the sum of each token in data, with its rights. The tokens
+// themselves are not kept. Its errors name a line, and show nothing of it: what
+// stands at a wrong place may be a part of a token.
+func parse(data []byte) (map[digest]entry, error) {
 	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) {
 		return nil, errors.New("is UTF-16: save it as UTF-8")
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	sums := make(map[digest]Identity)
+	sums := make(map[digest]entry)
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
@@ -32,11 +37,16 @@ func parse(data []byte) (map[digest]Identity, error) {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		if err := check(line); err != nil {
+		sum, e, err := parseLine(line)
+		if err == nil {
+			if other, ok := sums[sum]; ok && !e.equal(other) {
+				err = errors.New("a token that stands above with other rights: leave one of the lines")
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		sum := sha256.Sum256(line)
-		sums[sum] = identity("token:", sum)
+		sums[sum] = e
 	}
 	if len(sums) == 0 {
 		return nil, errNoToken
@@ -44,21 +54,81 @@ func parse(data []byte) (map[digest]Identity, error) {
 	return sums, nil
 }
 
+func (e entry) equal(other entry) bool {
+	return e.id == other.id && slices.Equal(e.rights.Names, other.rights.Names) && slices.Equal(e.rights.Domains, other.rights.Domains)
+}
+
+// parseLine reads a token and its rights.
+func parseLine(line []byte) (digest, entry, error) {
+	if err := check(line); err != nil {
+		return digest{}, entry{}, err
+	}
+	token, fields, _ := strings.Cut(strings.ReplaceAll(string(line), "\t", " "), " ")
+	if len(token) < minToken || len(token) > maxToken {
+		return digest{}, entry{}, fmt.Errorf("a token of %d characters, where %d to %d are allowed", len(token), minToken, maxToken)
+	}
+	rights, err := parseRights(strings.Fields(fields))
+	sum := sha256.Sum256([]byte(token))
+	return sum, entry{identity("token:", sum), rights}, err
+}
+
 // check allows what travels unharmed in an Authorization field (RFC 6750,
-// section 2.1, and every other visible ASCII character).
-func check(token []byte) error {
-	for _, c := range token {
+// section 2.1, and every other visible ASCII character), and space between.
+func check(line []byte) error {
+	for _, c := range line {
 		switch {
-		case c == ' ' || c == '\t':
-			return errors.New("a token with space in it: one token a line, comments on lines of their own")
-		case c < ' ' || c == 0x7f:
+		case c < ' ' && c != '\t' || c == 0x7f:
 			return errors.New("a token with a control character in it")
 		case c > 0x7f:
 			return errors.New("a token with a character outside of ASCII")
 		}
 	}
-	if len(token) < minToken || len(token) > maxToken {
-		return fmt.Errorf("a token of %d characters, where %d to %d are allowed", len(token), minToken, maxToken)
-	}
 	return nil
+}
+
+func parseRights(fields []string) (Rights, error) {
+	r := Rights{Names: anyName()}
+	seen := make(map[string]bool)
+	for _, field := range fields {
+		key, list, valued := strings.Cut(field, "=")
+		var err error
+		switch {
+		case key == "name" && valued:
+			r.Names, err = patterns(list, checkNamePattern)
+		case key == "domain" && valued:
+			r.Domains, err = patterns(list, checkDomainPattern)
+		default:
+			return Rights{}, errors.New("after the token comes something that is not name=… or domain=…: one token a line, without space in it, and comments on lines of their own")
+		}
+		if err == nil && seen[key] {
+			err = errors.New("stands there twice: write one, with commas between its values")
+		}
+		if err != nil {
+			return Rights{}, fmt.Errorf("%s %w", key, err)
+		}
+		seen[key] = true
+	}
+	return r, nil
+}
+
+// patterns splits a list, of which each one is to be valid.
+func patterns(list string, valid func(string) bool) ([]string, error) {
+	all := strings.Split(list, ",")
+	for i, one := range all {
+		if !valid(one) {
+			return nil, fmt.Errorf("has a value that is none, the %d. in its list: names and domains are lower case, with commas and no space between; name=pr-*,demo and domain=app.example.org,*.example.net are right", i+1)
+		}
+	}
+	return all, nil
+}
+
+// checkNamePattern takes what may match a name: of what path.Match takes for more
+// than itself the asterisk alone.
+func checkNamePattern(pattern string) bool {
+	strange := func(c rune) bool { return c != '-' && c != '*' && (c < '0' || c > '9') && (c < 'a' || c > 'z') }
+	return pattern != "" && len(pattern) <= protocol.MaxName && !strings.ContainsFunc(pattern, strange)
+}
+
+func checkDomainPattern(pattern string) bool {
+	return protocol.CheckDomain(strings.TrimPrefix(pattern, "*.")) == nil
 }

@@ -41,6 +41,8 @@ func (c *counter) Authenticate(token, _ string) (Identity, error) {
 
 func (c *counter) Valid(Identity) bool { return true }
 
+func (c *counter) Rights(Identity) Rights { return Rights{} }
+
 // addr is one of 2^16 addresses.
 func addr(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}) }
 

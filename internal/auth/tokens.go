@@ -31,7 +31,7 @@ type Tokens struct {
 	path string
 
 	mu      sync.Mutex // guards the following fields
-	sums    map[digest]Identity
+	sums    map[digest]entry
 	version int    // counts the changes of sums
 	bad     error  // nil: the file is good and holds sums
 	read    digest // of the file's content, when it was good last
@@ -39,11 +39,22 @@ type Tokens struct {
 
 type digest = [sha256.Size]byte
 
+// entry is what the file says of a token.
+type entry struct {
+	id     Identity
+	rights Rights
+}
+
 // OpenTokens reads the token file at path: one token a line, of 8 to 4096
-// visible ASCII characters. Space around a token, empty lines and lines that
-// begin with '#' are ignored, so are a byte order mark and Windows line ends.
-// The error names the path, and the line where there is one; never what it
-// holds.
+// visible ASCII characters, and after it, with space between, what it may claim:
+//
+//	name=PATTERN,…    names below the server's domain; * is any run of characters
+//	domain=DOMAIN,…   custom domains; *.example.org is each name of one label more
+//
+// each once at most. Without name= it is every name. Space around a line, empty
+// lines and lines that begin with '#' are ignored, so are a byte order mark and
+// Windows line ends. The error names the path, and the line where there is one;
+// never what it holds.
 func OpenTokens(path string, log *slog.Logger) (*Tokens, error) {
 	t := &Tokens{Log: log, path: path}
 	data, err := readFile(path)
@@ -111,7 +122,7 @@ func (t *Tokens) Valid(id Identity) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, known := range t.sums {
-		if known == id {
+		if known.id == id {
 			return true
 		}
 	}
@@ -119,7 +130,7 @@ func (t *Tokens) Valid(id Identity) bool {
 }
 
 // Run looks at the file every second until ctx is done, returns ctx's error,
-// and calls changed after each change of the set of tokens, whoever noticed it.
+// and calls changed after each change of the tokens or their rights, whoever noticed it.
 // It waits until the set was the same for one second, so that a file which is
 // seen half written ends nobody's session. It is to be run once.
 func (t *Tokens) Run(ctx context.Context, changed func()) error {
@@ -174,7 +185,7 @@ func (t *Tokens) refresh() {
 		return
 	}
 	t.bad, t.read = nil, read
-	if !maps.Equal(sums, t.sums) {
+	if !maps.EqualFunc(sums, t.sums, entry.equal) {
 		t.sums = sums
 		t.version++
 	}

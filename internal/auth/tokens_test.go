@@ -80,6 +80,7 @@ func TestOpenTokens(t *testing.T) {
 		"windows":        "\xef\xbb\xbf# ours\r\n" + alpha + "\r\n\r\n" + beta + "\r\n",
 		"token with BOM": "\xef\xbb\xbf" + alpha + "\n" + beta,
 		"twice":          alpha + "\n" + beta + "\n" + alpha + "\n",
+		"rights":         alpha + "\n" + beta + "\t name=demo  domain=app.example.org,*.example.net \r\n",
 	}
 	for name, content := range good {
 		t.Run(name, func(t *testing.T) {
@@ -108,6 +109,26 @@ func TestOpenTokensRefuses(t *testing.T) {
 		{"not ASCII", "sécret-token\n", "line 1"},
 		{"not UTF-8", "secret-\xe9token\n", "line 1"},
 		{"UTF-16", "\xff\xfes\x00e\x00c\x00r\x00e\x00t\x00", "UTF-8"},
+		{"unknown right", "\n" + alpha + " admin-secret\n", "line 2"},
+		{"right without a value", alpha + " domain\n", "line 1"},
+		{"unknown field", alpha + " private=yes-secret\n", "line 1"},
+		{"no domain", alpha + " domain=\n", "line 1"},
+		{"no name", alpha + " name=demo,,other\n", "the 2. in its list"},
+		{"name of upper case", alpha + " name=Secret\n", "lower case"},
+		{"name like a class", alpha + " name=[a-z]\n", "line 1"},
+		{"name with a dot", alpha + " name=demo.secret.org\n", "line 1"},
+		{"domain of upper case", alpha + " domain=App.secret.org\n", "lower case"},
+		{"domain of one label", alpha + " domain=secret\n", "line 1"},
+		{"domain of a top level", alpha + " domain=*.secret\n", "line 1"},
+		{"every domain", alpha + " domain=*\n", "line 1"},
+		{"asterisk amid a domain", alpha + " domain=app.*.secret.org\n", "line 1"},
+		{"asterisk in a label", alpha + " domain=app*.secret.org\n", "line 1"},
+		{"domain with a dot", alpha + " domain=app.secret.org.\n", "line 1"},
+		{"address", alpha + " domain=192.0.2.1\n", "line 1"},
+		{"right twice", alpha + " domain=a.example.org domain=b.example.org\n", "twice"},
+		{"comment behind rights", alpha + " name=a # secret\n", "comments on lines of their own"},
+		{"two tokens in a line", alpha + " " + beta + "-secret\n", "line 1"},
+		{"rights that differ", alpha + "\n\n" + alpha + " name=a\n", "line 3: a token that stands above"},
 		{"too large", strings.Repeat(alpha+"\n", maxFile/len(alpha)), "limit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

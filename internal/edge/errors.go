@@ -25,7 +25,7 @@ type explanation struct{ title, cause, hint string }
 var explanations = map[protocol.Code]explanation{
 	protocol.BadRequest:      {"Bad request", "The request can't be passed on.", "Check the method and the framing of the request."},
 	protocol.NameUnknown:     {"No tunnel here", "No client has claimed this name.", "Check the address, or start tunnel-client with this name."},
-	protocol.WrongHost:       {"Not a name of this server", "This server does not serve the host that was asked for.", "Check the address; a public name is one label before the server's domain."},
+	protocol.WrongHost:       {"Not a name of this server", "This server does not serve the host that was asked for.", "Check the address; a public name is one label before the server's domain, or a domain whose client is connected."},
 	protocol.URITooLong:      {"Address too long", "The request's address is longer than this server allows.", "Shorten it, or raise --max-uri-bytes on the server."},
 	protocol.HeadersTooLarge: {"Header too large", "The request's header fields are larger than this server allows.", "Clear the site's cookies, or raise --max-header-bytes on the server."},
 	protocol.Overloaded:      {"Too many requests at once", "The tunnel, or its server, has as much under way as it may.", "Try again in a moment."},

@@ -29,6 +29,8 @@ type HTTP struct {
 	// Domain is the parent of the public names, NAME.Domain: a host name in lower
 	// case, international labels as A-labels.
 	Domain string
+	// PathNames makes each name a path on the server's own host, too: /NAME/.
+	PathNames bool
 	// Public is where visitors find the server when it sits behind another proxy;
 	// its host is the server's own too. Nil: visitors come straight to it.
 	Public *url.URL
@@ -67,12 +69,20 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, code)
 		return
 	}
-	name, own, ok := h.resolve(v.host)
+	name, own, ok := h.resolve(r.Context(), v.host)
+	bare := false
+	if own && h.PathNames {
+		name, bare = byPath(v)
+	}
 	switch {
 	case !ok:
 		h.fail(w, r, protocol.WrongHost)
-	case own:
+	case own && name == "":
 		h.Own.ServeHTTP(w, r)
+	case bare && h.claimed(r.Context(), name):
+		redirectBare(w, v)
+	case v.prefix != "" && climbs(v.target):
+		h.fail(w, r, protocol.BadRequest)
 	case h.Gate.full():
 		h.shed(w, r)
 	default:

@@ -14,34 +14,48 @@ import (
 type origin struct {
 	scheme string // "": either
 	host   string // host[:port]
+	path   string // of a part of it: what comes before its paths; "": all of it
 }
 
 // rewriteRequest makes the local app see itself called directly.
 func rewriteRequest(out *http.Request, v *visit, p *policy.Policy) {
 	out.Host = v.host
-	if !p.Rewrites() {
+	if v.prefix != "" {
+		unprefixDestination(out, v)
+	}
+	if !p.Rewrites() && v.prefix == "" {
 		return
 	}
-	out.Host = p.Host
-	public := origin{host: v.host}
+	public := origin{host: v.host, path: v.prefix}
 	if v.scheme == "https" {
 		// A page that came without TLS, from whoever was on its way, is foreign. The
 		// other way round, a proxy may not have said that there is TLS.
 		public.scheme = "https"
 	}
-	// WebDAV names its target by URL (RFC 4918, section 10.3).
-	for _, name := range []string{"Origin", "Referer", "Destination"} {
-		replaceOrigin(out.Header, name, public, origin{p.Scheme, p.Host})
+	if !p.Rewrites() {
+		unprefixRequest(out, v, public)
+		return
 	}
+	out.Host = p.Host
+	local := origin{scheme: p.Scheme, host: p.Host}
+	// WebDAV names its target by URL (RFC 4918, section 10.3).
+	for _, name := range []string{"Referer", "Destination"} {
+		replaceOrigin(out.Header, name, public, local)
+	}
+	public.path = "" // RFC 6454, section 6.1: an origin has none
+	replaceOrigin(out.Header, "Origin", public, local)
 }
 
 // rewriteResponse turns what the local app says of itself back to the public
 // name. It may have been told by X-Forwarded-Proto of another scheme than its own.
 func rewriteResponse(res *http.Response, r *http.Request, v *visit, p *policy.Policy) {
+	if v.prefix != "" {
+		defer prefixResponse(res.Header, v) // of what is public by then
+	}
 	if !p.Rewrites() {
 		return
 	}
-	local, public := origin{host: p.Host}, origin{v.scheme, v.host}
+	local, public := origin{host: p.Host}, origin{scheme: v.scheme, host: v.host}
 	replaceOrigin(res.Header, "Location", local, public)
 	replaceOrigin(res.Header, "Content-Location", local, public)
 	// A page may truly be of the local origin; then it is that which is allowed.
@@ -58,7 +72,7 @@ func rewriteResponse(res *http.Response, r *http.Request, v *visit, p *policy.Po
 	}
 }
 
-// replaceOrigin makes the URLs of a field that are from's to's. Others, and
+// replaceOrigin makes the URLs of a field that are from's, and below its path, to's. Others, and
 // relative ones, stay. The slice of values may be another header's too.
 func replaceOrigin(h http.Header, name string, from, to origin) {
 	for i, value := range h[name] {
@@ -77,9 +91,19 @@ func replaceOrigin(h http.Header, name string, from, to origin) {
 		if end < 0 {
 			end = len(rest)
 		}
-		if sameHost(rest[:end], from.host, scheme) && (from.scheme == "" || from.scheme == scheme) {
+		if !sameHost(rest[:end], from.host, scheme) || from.scheme != "" && from.scheme != scheme {
+			continue
+		}
+		path, ok := rest[end:], true
+		if from.path != "" {
+			path, ok = cutPrefix(path, from.path)
+		}
+		if to.path != "" {
+			path = addPrefix(path, to.path)
+		}
+		if ok {
 			values := slices.Clone(h[name])
-			values[i] = to.scheme + "://" + to.host + rest[end:]
+			values[i] = to.scheme + "://" + to.host + path
 			h[name] = values
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-
-	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 // visit is what is known of a request from outside: where it came from, and
@@ -18,6 +16,7 @@ type visit struct {
 	scheme  string     // "http" or "https", as the visitor sees it
 	host    string     // host[:port], as the visitor sent it
 	target  string     // path and query, as the visitor sent them, or "*"; "": not valid
+	prefix  string     // what was in front of target and names the route, "/NAME"; "": the host does
 }
 
 func (h *HTTP) visit(r *http.Request) *visit {
@@ -60,81 +59,6 @@ func lastOf(values []string) string {
 	return strings.ToLower(strings.TrimSpace(v[strings.LastIndexByte(v, ',')+1:]))
 }
 
-// resolve leads from a host to a route's name, or to the server itself. ok is
-// false where it is neither.
-func (h *HTTP) resolve(host string) (name string, own, ok bool) {
-	host, ok = canonical(host)
-	if !ok {
-		return "", false, false
-	}
-	if h.own(host) {
-		return "", true, true
-	}
-	label, found := strings.CutSuffix(host, "."+h.Domain)
-	if !found || protocol.CheckName(label) != nil {
-		return "", false, false
-	}
-	return label, false, true
-}
-
-// own reports whether a canonical host is the server's own.
-func (h *HTTP) own(host string) bool {
-	if host == h.Domain || host == "localhost" {
-		return true
-	}
-	// Only what ends in a digit or has a colon can be an address.
-	if last := host[len(host)-1]; '0' <= last && last <= '9' || strings.IndexByte(host, ':') >= 0 {
-		if _, err := netip.ParseAddr(host); err == nil {
-			return true
-		}
-	}
-	if h.Public == nil {
-		return false
-	}
-	public, ok := canonical(h.Public.Host)
-	return ok && host == public
-}
-
-// canonical returns the one form of a host that all its spellings share: without
-// port and trailing dot, in lower case (S5). An international name comes as its
-// A-label (RFC 5890, section 2.3.2.1): a host that is not ASCII is none.
-func canonical(host string) (string, bool) {
-	if rest, ok := strings.CutPrefix(host, "["); ok {
-		literal, port, ok := strings.Cut(rest, "]")
-		a, err := netip.ParseAddr(literal)
-		return literal, ok && portOrNothing(port) && err == nil && a.Is6()
-	}
-	if i := strings.IndexByte(host, ':'); i >= 0 {
-		if !portOrNothing(host[i:]) {
-			return "", false
-		}
-		host = host[:i]
-	}
-	for _, c := range []byte(host) {
-		if c >= 0x80 {
-			return "", false // ToLower would make "k" of the Kelvin sign
-		}
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host, host != ""
-}
-
-// portOrNothing reports whether s is "" or ":" and digits.
-func portOrNothing(s string) bool {
-	if s == "" {
-		return true
-	}
-	if s[0] != ':' {
-		return false
-	}
-	for _, c := range []byte(s[1:]) {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
-}
-
 // target returns the request target as the local app would have seen it: in
 // origin-form or "*" (RFC 9112, section 3.2), or "" where it is neither.
 func target(r *http.Request) string {
@@ -167,6 +91,9 @@ func setForwarded(header http.Header, v *visit) {
 	v.strip(header)
 	values := []string{v.host, v.scheme, ""} // one allocation for all three
 	header["X-Forwarded-Host"], header["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2]
+	if v.prefix != "" {
+		header[prefixField] = []string{v.prefix}
+	}
 	if v.remote.IsValid() {
 		values[2] = v.remote.String()
 		if prior := header["X-Forwarded-For"]; len(prior) > 0 {

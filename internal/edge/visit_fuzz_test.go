@@ -261,7 +261,7 @@ func checkBodies(t *testing.T, v *fuzzVisitor, in []byte) {
 func checkPassed(t *testing.T, h *HTTP, asked *http.Request, p *passed) {
 	t.Helper()
 	got := p.r
-	name, own, ok := h.resolve(asked.Host)
+	name, own, ok := h.resolve(t.Context(), asked.Host)
 	if !ok || own || name != p.route || got.Host != asked.Host {
 		t.Fatalf("host %q came to the app of %s as %q", asked.Host, p.route, got.Host)
 	}

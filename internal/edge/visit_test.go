@@ -4,7 +4,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"testing"
+
+	"github.com/revtun/tunnel/internal/registry"
 )
 
 func TestRemote(t *testing.T) {
@@ -34,20 +37,31 @@ func TestRemote(t *testing.T) {
 }
 
 func FuzzResolve(f *testing.F) {
-	for _, s := range []string{"demo.example.com", "[::1]:80", "DEMO.example.com.:1", "\u212a.example.com", "example.com", "1.2.3.4"} {
+	for _, s := range []string{"demo.example.com", "[::1]:80", "DEMO.example.com.:1", "\u212a.example.com", "example.com", "1.2.3.4", "app.example.org", "App.example.org.:1", "tcp/20001", "a_b.example.net", "app.example.org.example.com", "\u212a.example.org"} {
 		f.Add(s)
 	}
-	h := &HTTP{Domain: "example.com"}
+	names := &registry.Memory{}
+	for _, name := range []string{"app.example.org", "tcp/20001", "a_b.example.net", "127.0.0.1", "example.net"} {
+		if _, err := names.Bind(f.Context(), &registry.Route{Name: name}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	h := &HTTP{Domain: "example.com", Registry: names}
 	f.Fuzz(func(t *testing.T, host string) {
-		name, own, ok := h.resolve(host)
+		name, own, ok := h.resolve(t.Context(), host)
 		if own && (!ok || name != "") || !ok && name != "" {
 			t.Fatalf("%q: got %q, %v, %v", host, name, own, ok)
 		}
 		if !ok || own {
 			return
 		}
+		if domain := strings.Contains(name, "."); domain && name != "app.example.org" && name != "example.net" {
+			t.Errorf("%q leads to %q, which is no domain that was claimed", host, name)
+		} else if !domain {
+			name += ".example.com"
+		}
 		// A name's own spelling leads to it too, and nowhere else.
-		if again, own, ok := h.resolve(name + ".example.com"); again != name || own || !ok {
+		if again, own, ok := h.resolve(t.Context(), name); strings.TrimSuffix(name, ".example.com") != again || own || !ok {
 			t.Errorf("%q is %q, whose host is %q, %v, %v", host, name, again, own, ok)
 		}
 		for _, c := range []byte(host) {

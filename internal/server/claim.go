@@ -35,6 +35,9 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 			return nil, err
 		}
 	}
+	if err := s.authorize(b); err != nil {
+		return nil, err
+	}
 	if b.Private {
 		return s.claimPrivate(b)
 	}
@@ -50,10 +53,16 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 }
 
 func (s *session) claimHTTP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
+	var route *registry.Route
 	name, err := named(b.Name, func(name string) error {
-		return s.bindRoute(&registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, HTTP: s.pool.Route(name)})
+		route = &registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, HTTP: s.pool.Route(name)}
+		return s.bindRoute(route)
 	})
-	return &protocol.Bound{Name: name, URL: s.server.publicURL(name + "." + s.server.c.Domain)}, err
+	if err != nil {
+		return nil, err
+	}
+	urls, err := s.bindDomains(route, b.Domains)
+	return &protocol.Bound{Name: name, URL: s.server.nameURL(name), URLs: urls}, err
 }
 
 // named binds name, or random ones until one is free where it is "".

@@ -2,7 +2,9 @@ package server
 
 import (
 	_ "embed"
+	"encoding/json"
 	"errors"
+	"html/template"
 	"io"
 	"math"
 	"net/http"
@@ -17,15 +19,27 @@ import (
 )
 
 //go:embed start.html
-var startPage string
+var startHTML string
+
+var startPage = template.Must(template.New("start").Parse(startHTML))
 
 // own is the handler of the server's own host.
 func (s *Server) own() http.Handler {
+	where := "at its subdomains"
+	if s.c.PathNames {
+		where = "below its paths, and at its subdomains"
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		io.WriteString(w, startPage)
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		startPage.Execute(w, where)
+	})
+	mux.HandleFunc("GET "+protocol.PathDescription, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-cache")
+		json.NewEncoder(w).Encode(s.describe())
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "ok\n")
@@ -41,10 +55,25 @@ func (s *Server) own() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		transport.Refuse(w, &protocol.Error{
 			Code: protocol.NotFound, Message: "the server's own host has nothing here for this method",
-			Hint: "tunnels are at its subdomains; clients connect to the host itself",
+			Hint: "tunnels are " + where + "; clients connect to the host itself",
 		})
 	})
 	return mux
+}
+
+// describe tells what a client may want to know before it connects.
+func (s *Server) describe() *protocol.Description {
+	d := &protocol.Description{
+		Versions: []int{protocol.Version}, Transports: []string{protocol.Upgrade, "websocket"},
+		Kinds: []protocol.Kind{protocol.KindHTTP}, Domain: s.c.Domain, PathNames: s.c.PathNames,
+	}
+	if s.c.TCPPorts != (Ports{}) {
+		d.Kinds = append(d.Kinds, protocol.KindTCP)
+	}
+	if s.c.UDPPorts != (Ports{}) {
+		d.Kinds = append(d.Kinds, protocol.KindUDP)
+	}
+	return d
 }
 
 // upgrade takes a client's session: hop by hop what package protocol tells.

@@ -35,6 +35,11 @@ type Config struct {
 	Listen string
 	// Domain is the parent of the public names. Default "localhost".
 	Domain string
+	// PathNames makes each name public as a path of the server's own host, too:
+	// https://Domain/NAME/. It is what clients are told then.
+	PathNames bool
+	// Resolver looks up who may claim a custom domain. Default: the system's.
+	Resolver Resolver
 	// PublicURL is where visitors find the server, if not at Listen: scheme, host
 	// and port. Nil: http, and the port of Listen.
 	PublicURL *url.URL
@@ -100,6 +105,7 @@ type Server struct {
 	tcp      *edge.TCP
 	udp      *edge.UDP
 	last     lastPorts
+	proofs   *proofs
 	resume   resumer
 	throttle auth.Throttle
 	refused  refused
@@ -133,7 +139,7 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session), leaving: make(map[*session]struct{}), shaking: make(map[mux.Session]struct{})}
+	s := &Server{c: c, log: c.Log, proofs: newProofs(c.Resolver), sessions: make(map[string]*session), leaving: make(map[*session]struct{}), shaking: make(map[mux.Session]struct{})}
 	rand.Read(s.resume.key[:])
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -147,7 +153,7 @@ func New(c Config) (*Server, error) {
 	s.listener = s.gate.Listener(edge.Listener(l, limits))
 	_, s.port, _ = net.SplitHostPort(l.Addr().String())
 	s.edge = &edge.HTTP{
-		Registry: c.Registry, Own: s.own(), Domain: c.Domain, Public: c.PublicURL, Trusted: c.Trusted,
+		Registry: c.Registry, Own: s.own(), Domain: c.Domain, PathNames: c.PathNames, Public: c.PublicURL, Trusted: c.Trusted,
 		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Log: c.Log,
 	}
 	s.http = s.edge.Server(limits)
@@ -316,11 +322,14 @@ func (s *Server) all() []*session {
 	return all
 }
 
-// endRevoked ends the sessions whose token was taken away (R41).
+// endRevoked ends the sessions whose token was taken away (R41), or may not claim
+// any more what they have: those claim again, and learn it.
 func (s *Server) endRevoked() {
 	for _, one := range s.all() {
 		if !s.c.Auth.Valid(one.identity) {
 			one.end(errRevoked(), 0)
+		} else if name := one.overclaims(); name != "" {
+			one.end(&protocol.Error{Code: protocol.SessionFenced, Message: "the rights of the token have changed, and " + name + " is none of them"}, 0)
 		}
 	}
 }
@@ -332,8 +341,11 @@ func errRevoked() *protocol.Error {
 	}
 }
 
-// ownName reports whether name's public host is the server's own.
+// ownName reports whether name's public host, or path, is the server's own.
 func (s *Server) ownName(name string) bool {
+	if s.c.PathNames && slices.Contains(edge.OwnPaths(), name) {
+		return true
+	}
 	return s.c.PublicURL != nil && strings.EqualFold(s.c.PublicURL.Hostname(), name+"."+s.c.Domain)
 }
 
@@ -343,6 +355,14 @@ func (s *Server) publicHost() string {
 		return p.Hostname()
 	}
 	return s.c.Domain
+}
+
+// nameURL is where visitors find name.
+func (s *Server) nameURL(name string) string {
+	if s.c.PathNames {
+		return s.publicURL(s.publicHost()) + "/" + name + "/"
+	}
+	return s.publicURL(name + "." + s.c.Domain)
 }
 
 // publicURL is where visitors find host.

@@ -48,6 +48,12 @@ func start(t *testing.T, c server.Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, s)
+}
+
+// run runs s until the test ends.
+func run(t *testing.T, s *server.Server) *node {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{t: t, addr: s.Addr().String(), stop: cancel, done: make(chan error, 1)}
 	go func() { n.done <- s.Run(ctx) }()

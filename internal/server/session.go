@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,10 @@ type session struct {
 
 	connects   bool         // the client opens streams to private endpoints
 	connecting atomic.Int64 // those that lead to one, or are about to
+	lookups    struct {     // of custom domains, within a minute
+		since time.Time
+		n     int
+	}
 
 	writing sync.Mutex // one message at a time
 	control mux.Stream
@@ -55,8 +60,10 @@ type session struct {
 	mu      sync.Mutex // guards the following
 	ended   bool
 	names   map[string]registry.Release
-	ports   map[string]string // the routes of ports, by the name that they were claimed with
-	leaving *time.Timer       // calls retire; nil: it was not replaced
+	ports   map[string]string   // the routes of ports, by the name that they were claimed with
+	domains map[string][]string // custom domains, by the name that they stand beside
+	byRight map[string]bool     // custom domains: whether the token's rights made them the session's
+	leaving *time.Timer         // calls retire; nil: it was not replaced
 }
 
 // run serves conn until the session has ended.
@@ -264,7 +271,11 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
 	bound.ID = b.ID
-	s.log.Info("name bound", "name", bound.Name, "url", bound.URL)
+	log := s.log
+	if len(bound.URLs) > 0 {
+		log = log.With("domains", strings.Join(b.Domains, ","))
+	}
+	log.Info("name bound", "name", bound.Name, "url", bound.URL)
 	return bound
 }
 
@@ -279,10 +290,16 @@ func (s *session) unbind(name string) {
 	s.mu.Lock()
 	release := s.names[name]
 	delete(s.names, name)
+	domains := s.takeDomains(name)
 	s.mu.Unlock()
+	for _, release := range domains {
+		release(0)
+	}
 	if release != nil {
 		release(0)
-		s.pool.Drop()
+		if !isDomain(name) { // which is no route of its own in the pool
+			s.pool.Drop()
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func FuzzSession(f *testing.F) {
 		f.Add([]byte(in), false)
 	}
 	names := &registry.Memory{}
-	s, err := server.New(server.Config{Listen: "127.0.0.1:0", Auth: auth.Anonymous{}, Registry: names, MaxNames: fuzzNames})
+	s, err := server.New(server.Config{Listen: "127.0.0.1:0", Auth: landlord{}, Registry: names, MaxNames: fuzzNames})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func FuzzSession(f *testing.F) {
 		if hello {
 			in = append([]byte(message(`{"hello":{"versions":[1]}}`)), in...)
 		}
-		talk := &conversation{t: t, c: c, names: names, in: in, has: make(map[string]bool)}
+		talk := &conversation{t: t, c: c, names: names, in: in, has: make(map[string]string)}
 		talk.hold()
 		c.mux.Close()
 		leave(t, names, "neighbour")
@@ -68,6 +69,13 @@ func FuzzSession(f *testing.F) {
 		neighbour.mux.Close()
 		leave(t, names)
 	})
+}
+
+// landlord lets everyone have domains below example.org.
+type landlord struct{ auth.Anonymous }
+
+func (landlord) Rights(auth.Identity) auth.Rights {
+	return auth.Rights{Names: []string{"*"}, Domains: []string{"*.example.org"}}
 }
 
 // message is a control message with its length.
@@ -84,6 +92,9 @@ func controlSeeds() (seeds []string) {
 		{`{"bind":{"name":"neighbour"}}`, `{"bind":{"name":"-"}}`, `{"bind":{"name":"x","kind":"tcp"}}`, `{"bind":{"name":"x","upstream":{"scheme":"http","host":"a\r\nb"}}}`},
 		{`{"bind":{"name":"a"}}`, `{"drain":{}}`, `{"drain":{"reason":"x"}}`, `{"bind":{"name":"b"}}`}, {`{"bind":{"name":"a"}}`, `{"bye":{}}`, `{"bind":{"name":"b"}}`},
 		{`{"hello":{"versions":[2,1]}}`}, {`{"hello":{"versions":[7]}}`}, {`{"hello":{}}`}, {`{"dance":1}`, `{}`, `null`}, {`{"welcome":{},"bound":{},"drained":{}}`},
+		{`{"bind":{"name":"a","domains":["a.example.org","b.example.org"]}}`, `{"unbind":{"name":"b.example.org"}}`, `{"bind":{"name":"c"}}`, `{"unbind":{"name":"a"}}`},
+		{`{"bind":{"name":"a","domains":["a.example.org"]}}`, `{"unbind":{"name":"a.example.org"}}`, `{"unbind":{"name":"b"}}`, `{"bind":{"name":"b","domains":["a.example.org"]}}`, `{"unbind":{"name":"a"}}`},
+		{`{"bind":{"name":"a","domains":["a.example.org","a.example.org"]}}`, `{"bind":{"name":"a","domains":["a.b.example.org"]}}`, `{"bind":{"name":"a","domains":["a.example.org","b.example.org","c.example.org"]}}`, `{"bind":{"domains":["neighbour"]}}`},
 		{`[]`}, {`{"bind":[]}`}, {`{"bind":{"id":1e99}}`}, {`{`}, {``},
 	} {
 		var all strings.Builder
@@ -124,8 +135,8 @@ type conversation struct {
 	c       *client
 	names   registry.Registry
 	in      []byte
-	has     map[string]bool // the names that were granted
-	drained bool            // nothing is granted any more
+	has     map[string]string // the names and domains that were granted; of a domain, beside which name
+	drained bool              // nothing is granted any more
 }
 
 // hold writes all of in, and follows what comes back.
@@ -162,7 +173,8 @@ func (v *conversation) hold() {
 		case m.Bind != nil:
 			v.bound(m.Bind)
 		case m.Unbind != nil:
-			delete(v.has, m.Unbind.Name)
+			name := m.Unbind.Name
+			maps.DeleteFunc(v.has, func(one, beside string) bool { return one == name || beside == name })
 		case m.Drain != nil:
 			v.drained = true
 			clear(v.has)
@@ -214,7 +226,11 @@ func (v *conversation) bound(asked *protocol.Bind) {
 		v.t.Fatalf("%q: bind %+v is answered with %+v", v.in, asked, m)
 	}
 	name := m.Bound.Name
-	may := (asked.Kind == "" || asked.Kind == protocol.KindHTTP) && !v.drained && len(v.has) < fuzzNames && name != "neighbour" && !v.has[name]
+	may := (asked.Kind == "" || asked.Kind == protocol.KindHTTP) && !v.drained && len(v.has)+len(asked.Domains) < fuzzNames && name != "neighbour" && !v.knows(name)
+	for i, domain := range asked.Domains {
+		label, ok := strings.CutSuffix(domain, ".example.org")
+		may = may && ok && protocol.CheckName(label) == nil && !v.knows(domain) && !slices.Contains(asked.Domains[:i], domain) && !asked.Private
+	}
 	if m.Bound.Error != nil {
 		if may && asked.Upstream == nil && (asked.Name == "" || protocol.CheckName(asked.Name) == nil) {
 			v.t.Errorf("%q: bind %+v is refused: %v", v.in, asked, m.Bound.Error)
@@ -227,7 +243,18 @@ func (v *conversation) bound(asked *protocol.Bind) {
 	if u := asked.Upstream; u != nil && (u.Host == "" || strings.ContainsAny(u.Host, "\r\n \x00/@")) {
 		v.t.Errorf("the upstream %q was taken", u.Host)
 	}
-	v.has[name] = true
+	v.has[name] = ""
+	for i, domain := range asked.Domains {
+		v.has[domain] = name
+		if len(m.Bound.URLs) != len(asked.Domains) || !strings.HasPrefix(m.Bound.URLs[i], "http://"+domain+":") {
+			v.t.Errorf("%q: bind %+v is granted as %+v", v.in, asked, m.Bound)
+		}
+	}
+}
+
+func (v *conversation) knows(name string) bool {
+	_, ok := v.has[name]
+	return ok
 }
 
 // bye reads the end of a session: normal where the client said so.

@@ -33,6 +33,8 @@ const (
 	NotFound           Code = "not_found"
 	NameTaken          Code = "name_taken"
 	NameInvalid        Code = "name_invalid"
+	DomainInvalid      Code = "domain_invalid"
+	DomainUnverified   Code = "domain_unverified"
 	PortUnavailable    Code = "port_unavailable"
 	Forbidden          Code = "forbidden"
 	KindUnsupported    Code = "kind_unsupported"
@@ -75,7 +77,7 @@ type Refusal struct {
 // 500 for a code that it does not know.
 func (c Code) Status() int {
 	switch c {
-	case BadRequest, NameInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported:
+	case BadRequest, NameInvalid, DomainInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported:
 		return http.StatusBadRequest
 	case Unauthorized, TokenRevoked:
 		return http.StatusUnauthorized
@@ -99,7 +101,7 @@ func (c Code) Status() int {
 		return http.StatusBadGateway
 	case AppTimeout:
 		return http.StatusGatewayTimeout
-	case ClientOffline, Overloaded, Draining, TooManySessions, AuthUnavailable:
+	case ClientOffline, Overloaded, Draining, TooManySessions, AuthUnavailable, DomainUnverified:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

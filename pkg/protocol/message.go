@@ -54,7 +54,7 @@ type Bind struct {
 	// the server picks, which is the same for the same owner and name where it can be.
 	Port int `json:"port,omitempty"`
 	// Domains are host names outside of the server's domain that lead to the endpoint
-	// too, in lower case and as A-labels (RFC 5890).
+	// too, each as [CheckDomain] has it.
 	Domains []string `json:"domains,omitempty"`
 	// Private makes an endpoint that only clients reach, and no visitor.
 	Private bool `json:"private,omitempty"`

@@ -213,7 +213,7 @@ func fatal(err error) bool {
 		return false
 	}
 	switch said.Code {
-	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded,
+	case protocol.Draining, protocol.TooManySessions, protocol.Overloaded, protocol.DomainUnverified,
 		protocol.SessionTaken, protocol.SessionFenced, protocol.SessionLost,
 		protocol.UpgradeRequired: // a matter of the network that the client is in
 		return false

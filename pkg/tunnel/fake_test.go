@@ -28,6 +28,9 @@ type fake struct {
 	answer func(n int, w http.ResponseWriter, r *http.Request) (done bool)
 	// hello is what becomes of a hello; nil: it is welcomed.
 	hello func(n int, h *protocol.Hello, m mux.Session, control mux.Stream) (done bool)
+	// bound changes the answer to a bind; nil: it stays. Without one, the server knows
+	// no domains.
+	bound func(n int, b *protocol.Bind, answer *protocol.Bound)
 }
 
 // attempt is one request to upgrade.
@@ -154,7 +157,13 @@ func (f *fake) session(n int, m mux.Session) {
 			}
 			protocol.Write(control, &protocol.Message{Welcome: &protocol.Welcome{Version: 1, Resume: "secret"}})
 		case got.Bind != nil:
-			protocol.Write(control, &protocol.Message{Bound: &protocol.Bound{ID: got.Bind.ID, Name: "demo", URL: "http://demo.memory"}})
+			answer := &protocol.Bound{ID: got.Bind.ID, Name: "demo", URL: "http://demo.memory"}
+			f.mu.Lock()
+			if f.bound != nil {
+				f.bound(n, got.Bind, answer)
+			}
+			f.mu.Unlock()
+			protocol.Write(control, &protocol.Message{Bound: answer})
 		case got.Drain != nil:
 			protocol.Write(control, &protocol.Message{Drained: &protocol.Drained{}})
 		case got.Bye != nil:

@@ -116,7 +116,7 @@ func (l *line) tell(t EventType, err error) {
 	l.told = t
 	l.log.Debug("connection", "event", string(t), "name", l.name, "err", err)
 	if l.client.Events != nil {
-		e := Event{Type: t, Name: l.name, URL: l.url, Err: err}
+		e := Event{Type: t, Name: l.name, URL: l.url, URLs: slices.Clone(l.urls), Err: err}
 		if t == Ready || t == Reconnected {
 			e.Transport, e.RawShut = l.transport()
 		}

@@ -39,11 +39,16 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 			return nil, &ConfigError{Err: err}
 		}
 	}
+	for _, domain := range o.Domains {
+		if err := protocol.CheckDomain(domain); err != nil {
+			return nil, &ConfigError{Err: err}
+		}
+	}
 	l := &Listener{line: line{client: c, log: c.log(), link: c.link(dialer)}, streams: make(chan net.Conn)}
 	l.serve = l.accept
 	l.bind = &protocol.Bind{
 		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
-		Domains: o.Domains, Private: o.Private, Upstream: o.Upstream,
+		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream,
 	}
 	s, err := l.first(ctx, o.Retry)
 	if err != nil {

@@ -71,9 +71,19 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 		return welcome.Resume, err
 	case bound.Error != nil:
 		return welcome.Resume, bound.Error
+	case len(bound.URLs) != len(b.Domains):
+		return welcome.Resume, noDomains() // it does not know the field
 	}
 	s.name, s.url, s.urls, s.port = bound.Name, bound.URL, bound.URLs, bound.Port
 	return welcome.Resume, nil
+}
+
+// noDomains is for a server that is older than custom domains.
+func noDomains() *protocol.Error {
+	return &protocol.Error{
+		Code: protocol.KindUnsupported, Message: "the server has no custom domains",
+		Hint: "use a newer tunnel-server, or leave the domains out",
+	}
 }
 
 // badVersion is for a server that answers in a version that was not offered.

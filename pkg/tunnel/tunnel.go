@@ -92,7 +92,10 @@ type Options struct {
 	// Port is the public port that is wanted, of kinds TCP and UDP; 0: the server
 	// picks one, the same each time for the same token and Name where it can.
 	Port int
-	// Domains are host names that lead to the endpoint beside Name's, of kind HTTP.
+	// Domains are host names that lead to the endpoint beside Name's, of kinds HTTP and
+	// TLS, each as [protocol.CheckDomain] has it. The server takes those that the token
+	// may claim, or whose TXT record _tunnel.DOMAIN says so; its refusal, of code
+	// [protocol.Forbidden], names the record. Either all are claimed or nothing is.
 	Domains []string
 	// Private makes an endpoint that only clients with the same token reach, see
 	// [Client.Connect]. Its connections come as CONNECT requests, also of kind HTTP; its
@@ -118,9 +121,10 @@ const (
 // Event is a change of a listener's or connector's connection.
 type Event struct {
 	Type EventType
-	Name string // the listener's; "" of a connector
-	URL  string // the listener's; "" of a connector
-	Err  error  // the cause, if there is one
+	Name string   // the listener's; "" of a connector
+	URL  string   // the listener's; "" of a connector
+	URLs []string // the listener's
+	Err  error    // the cause, if there is one
 
 	// Transport is what the connection runs on, where the event is Ready or
 	// Reconnected.
