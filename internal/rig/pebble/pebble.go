@@ -5,12 +5,10 @@
 package pebble
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -51,6 +49,7 @@ type CA struct {
 	orders   atomic.Int32
 	issued   atomic.Int32
 	accounts atomic.Int32
+	waiting  atomic.Int32
 	away     atomic.Pointer[chan struct{}]
 	mode     atomic.Int32
 }
@@ -128,6 +127,8 @@ func (p *CA) serve(w http.ResponseWriter, r *http.Request, handler http.Handler)
 		http.Error(w, "the authority is away", http.StatusServiceUnavailable)
 		return
 	case hanging:
+		p.waiting.Add(1)
+		defer p.waiting.Add(-1)
 		if back := p.away.Load(); back != nil {
 			select {
 			case <-*back:
@@ -175,23 +176,15 @@ func (p *CA) Hang() {
 	p.mode.Store(hanging)
 }
 
+// Waiting says how many requests hang.
+func (p *CA) Waiting() int { return int(p.waiting.Load()) }
+
 // Serve ends Fail and Hang; requests that hang are cut off.
 func (p *CA) Serve() {
 	p.mode.Store(serving)
 	if back := p.away.Swap(nil); back != nil {
 		close(*back)
 	}
-}
-
-// Serial of the certificate that a server shows for name, and what its check
-// says.
-func (p *CA) Serial(addr, name string) (string, error) {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", addr, &tls.Config{ServerName: name, RootCAs: p.Roots})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
 }
 
 // Goroutines are those that pebble and certmagic never end, or end late, for a
