@@ -80,7 +80,7 @@ type ACMEConfig struct {
 
 // check returns c with its defaults, or what is wrong with it.
 func (c ACMEConfig) check() (ACMEConfig, error) {
-	c.Domain = strings.ToLower(strings.TrimSuffix(c.Domain, "."))
+	c.Domain = lower(strings.TrimSuffix(c.Domain, "."))
 	if err := checkName(c.Domain); err != nil {
 		return c, fmt.Errorf("the domain %.100q cannot have a certificate: %w", c.Domain, err)
 	}
@@ -94,7 +94,7 @@ func (c ACMEConfig) check() (ACMEConfig, error) {
 	case u.Scheme == "http" && !certmagic.SubjectIsInternal(u.Host):
 		return c, fmt.Errorf("the ACME authority %q is to be reached by https", c.CA)
 	case c.CA == letsEncrypt && (net.ParseIP(c.Domain) != nil || !strings.Contains(c.Domain, ".") || certmagic.SubjectIsInternal(c.Domain)):
-		return c, fmt.Errorf("Let's Encrypt gives no certificate for %s: name a public domain, a private authority (--acme-ca), or a certificate (--cert)", c.Domain)
+		return c, fmt.Errorf("no public authority gives a certificate for %s: name a public domain, a private authority (--acme-ca), or a certificate (--cert)", c.Domain)
 	case c.Storage == "":
 		return c, errors.New("no folder to keep certificates in")
 	case c.NoHTTP && c.NoTLSALPN && c.DNS == nil:
@@ -285,7 +285,7 @@ func (a *ACME) cached(hello *tls.ClientHelloInfo, subject string) (*tls.Certific
 func (a *ACME) HTTPChallenge(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, challengePath) {
-			challenge, ok := certmagic.GetACMEChallenge(strings.ToLower(r.Host))
+			challenge, ok := certmagic.GetACMEChallenge(lower(r.Host))
 			if ok && certmagic.SolveHTTPChallenge(a.web.Logger, w, r, challenge.Challenge) {
 				return
 			}

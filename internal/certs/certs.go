@@ -47,11 +47,23 @@ func isChallenge(hello *tls.ClientHelloInfo) bool {
 // serverName is the name that a visitor asks for in its one spelling: lower
 // case, no final dot. Without one it is other.
 func serverName(sni, other string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(sni, "."))
+	name := lower(strings.TrimSuffix(sni, "."))
 	if name == "" {
 		return other, nil
 	}
 	return name, checkName(name)
+}
+
+// lower is for ASCII alone: strings.ToLower makes letters of other scripts, as
+// the Kelvin sign, into those of a host name.
+func lower(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // checkName says what is wrong with a host name in lower case and without a

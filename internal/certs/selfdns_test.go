@@ -66,6 +66,20 @@ func TestSelfDNS01(t *testing.T) {
 	})
 }
 
+// TestWildcardRenewal says that a wildcard is renewed in the only way there is.
+func TestWildcardRenewal(t *testing.T) {
+	d := selfDNS(t)
+	s := newSite(t, pebble.Config{Resolver: pebble.Resolver(t, d.Addr), Validity: 30 * time.Minute})
+	a := s.start(t, ACMEConfig{DNS: d})
+	first := s.mustVisit(t, "demo.tunnel.example.test")
+	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "another certificate", func() bool {
+		return s.mustVisit(t, "demo.tunnel.example.test").SerialNumber.Cmp(first.SerialNumber) != 0
+	})
+}
+
 // TestSelfDNSNotReached says what is missing where the NS record is.
 func TestSelfDNSNotReached(t *testing.T) {
 	d := selfDNS(t)
