@@ -42,6 +42,7 @@ func TestTLSALPN01(t *testing.T) {
 }
 
 func TestHTTP01(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	s.start(t, ACMEConfig{Allowed: anyName, NoTLSALPN: true})
 	s.mustVisit(t, "app.example.org")
@@ -81,6 +82,7 @@ func TestOneWayShut(t *testing.T) {
 
 // TestStored says that a second process orders nothing that the first has.
 func TestStored(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	dir := t.TempDir()
 	first := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir})
@@ -186,6 +188,7 @@ func TestNobodyAllowed(t *testing.T) {
 // TestRefusedByAuthority says that a refusal reaches who visits, and that the
 // authority is not asked again at once.
 func TestRefusedByAuthority(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	s.ca.Block(t, "bad.example.org")
 	a := s.start(t, ACMEConfig{Allowed: anyName})
@@ -284,6 +287,7 @@ func TestPausesGrow(t *testing.T) {
 // TestOrdersAreBounded says that an authority that hangs does not let orders pile
 // up.
 func TestOrdersAreBounded(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	dir := t.TempDir()
 	first := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir})
@@ -318,6 +322,7 @@ func TestOrdersAreBounded(t *testing.T) {
 
 // TestManyVisitors says that all who wait for one name share one order.
 func TestManyVisitors(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	var asked atomic.Int32
 	s.start(t, ACMEConfig{Allowed: func(context.Context, string) error { asked.Add(1); return nil }})
@@ -341,15 +346,16 @@ func TestManyVisitors(t *testing.T) {
 }
 
 func TestPrepare(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	a := s.start(t, ACMEConfig{Allowed: anyName, Wait: time.Millisecond})
-	a.Prepare("demo.example.org")
+	a.Prepare("prepared.example.org")
 	until(t, "the name has a certificate", func() bool {
-		_, valid := a.cached(hello("demo.example.org"), "demo.example.org")
+		_, valid := a.cached(hello("prepared.example.org"), "prepared.example.org")
 		return valid
 	})
-	s.mustVisit(t, "demo.example.org")
-	a.Prepare("demo.example.org")
+	s.mustVisit(t, "prepared.example.org")
+	a.Prepare("prepared.example.org")
 	if n := s.ca.Orders(); n != 1 {
 		t.Errorf("%d orders", n)
 	}

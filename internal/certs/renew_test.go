@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // that its name never goes without.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, pebble.Config{Validity: 6 * time.Second})
+	s := newSite(t, pebble.Config{Validity: 15 * time.Second})
 	a := s.start(t, ACMEConfig{Domain: "renewed.example.test", Allowed: anyName, renewEvery: 200 * time.Millisecond})
 	run(t, a.Run)
 	first := s.mustVisit(t, "renewed.example.org")
@@ -34,6 +35,8 @@ func TestRenewal(t *testing.T) {
 // renewed, and leaves the memory.
 func TestRenewalAsks(t *testing.T) {
 	s := newSite(t, pebble.Config{Validity: 30 * time.Minute}) // so short that it is renewed at the first look
+	// certmagic remembers in the process which name's renewal failed last.
+	name := fmt.Sprintf("asks-%d.example.org", time.Now().UnixNano())
 	var gone atomic.Bool
 	a := s.start(t, ACMEConfig{Allowed: func(context.Context, string) error {
 		if gone.Load() {
@@ -41,14 +44,14 @@ func TestRenewalAsks(t *testing.T) {
 		}
 		return nil
 	}})
-	s.mustVisit(t, "demo.example.org")
+	s.mustVisit(t, name)
 	s.mustVisit(t, "tunnel.example.test")
 	gone.Store(true)
 	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the name is forgotten and the own domain renewed", func() bool {
-		return len(a.cache.AllMatchingCertificates("demo.example.org")) == 0 &&
+		return len(a.cache.AllMatchingCertificates(name)) == 0 &&
 			strings.Contains(s.log.String(), "name=tunnel.example.test renewal=true")
 	})
 	if n := s.ca.Orders(); n != 3 {
@@ -61,7 +64,7 @@ func TestRenewalAsks(t *testing.T) {
 // renewed when the authority is back, even by another process.
 func TestRenewalFails(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, pebble.Config{Validity: 3 * time.Second})
+	s := newSite(t, pebble.Config{Validity: 5 * time.Second})
 	dir := t.TempDir()
 	a := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir})
 	first := s.mustVisit(t, "fails.example.org")
