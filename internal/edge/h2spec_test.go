@@ -34,7 +34,12 @@ func TestH2Spec(t *testing.T) {
 	s := h.Server(limits)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(door.Listener(h.Gate.Listener(l))) }()
-	t.Cleanup(func() { s.Close(); <-served })
+	t.Cleanup(func() {
+		// net/http stays for a second after it has refused a frame.
+		eventually(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
+		s.Close()
+		<-served
+	})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	// Five such fields are more than a frame may have here.
 	c := &config.Config{Host: "127.0.0.1", Path: "/", Timeout: 5 * time.Second, MaxHeaderLen: 16_000, Strict: true, TLS: true, Insecure: true}
