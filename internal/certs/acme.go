@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
 )
 
 // What an ACME holds at most, and how long things may take.
@@ -232,10 +233,11 @@ func (a *ACME) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 		return nil, err
 	}
 	if isChallenge(hello) {
-		if _, ok := certmagic.GetACMEChallenge(name); !ok {
+		challenge, ok := certmagic.GetACMEChallenge(name)
+		if !ok {
 			return nil, fmt.Errorf("no order for %s is being checked", name)
 		}
-		return a.web.GetCertificateWithContext(ctx, hello)
+		return acmez.TLSALPN01ChallengeCert(challenge.Challenge)
 	}
 	subject := a.subject(name)
 	cert, valid := a.cached(hello, subject)

@@ -59,6 +59,21 @@ func TestHTTP01(t *testing.T) {
 	}
 }
 
+// TestOneWayShut says that a name is proven in the way that is left, where a
+// firewall lets only one of the ports through.
+func TestOneWayShut(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config pebble.Config
+	}{{"no port 80", pebble.Config{HTTPPort: 1}}, {"no port 443", pebble.Config{TLSPort: 1}}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t, c.config)
+			s.start(t, ACMEConfig{Allowed: anyName})
+			s.mustVisit(t, "demo.example.org")
+		})
+	}
+}
+
 // TestStored says that a second process orders nothing that the first has.
 func TestStored(t *testing.T) {
 	s := newSite(t, pebble.Config{})
@@ -87,6 +102,24 @@ func TestStored(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAccounts says that accounts with and without an address for mail live side
+// by side in a storage, each used again, and that another authority gets its own.
+func TestAccounts(t *testing.T) {
+	s := newSite(t, pebble.Config{})
+	dir := t.TempDir()
+	for range 2 { // the second authority begins where the first has left its account
+		for i, email := range []string{"", "ops@example.org", ""} {
+			a := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir, Email: email})
+			s.mustVisit(t, fmt.Sprintf("n%d.example.org", i))
+			a.Close()
+		}
+		if n := s.ca.Accounts(); n != 2 {
+			t.Errorf("%d accounts for 2 addresses", n)
+		}
+		s = newSite(t, pebble.Config{})
 	}
 }
 

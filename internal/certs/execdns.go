@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,20 +107,21 @@ func (d *ExecDNS) call(ctx context.Context, verb, zone string, r libdns.Record) 
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	}
-	if said := strings.TrimSpace(stderr.String()); said != "" {
+	if said := strings.TrimSpace(string(stderr)); said != "" {
 		return fmt.Errorf("%s %s: %w: %q", words[0], verb, err, said)
 	}
 	return fmt.Errorf("%s %s: %w", words[0], verb, err)
 }
 
-// tail keeps the last bytes written to it.
-type tail struct{ bytes.Buffer }
+// tail keeps the last bytes written to it. (It is no bytes.Buffer: that would
+// read a pipe by itself, to its end.)
+type tail []byte
 
 // Write never fails.
 func (t *tail) Write(p []byte) (int, error) {
-	n, _ := t.Buffer.Write(p)
-	if over := t.Len() - maxStderr; over > 0 {
-		t.Next(over)
+	*t = append(*t, p...)
+	if over := len(*t) - maxStderr; over > 0 {
+		*t = append((*t)[:0], (*t)[over:]...)
 	}
-	return n, nil
+	return len(p), nil
 }

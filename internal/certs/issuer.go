@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -56,8 +57,13 @@ type issuer struct {
 	acme *ACME
 }
 
-// PreCheck never asks a person.
+// PreCheck never asks a person. Without an address for mail it does not look for
+// one either: certmagic would find "default", the name of the folder of an
+// account without, and no authority takes that.
 func (i *issuer) PreCheck(ctx context.Context, names []string, _ bool) error {
+	if i.Email == "" {
+		return nil
+	}
 	return i.ACMEIssuer.PreCheck(ctx, names, false)
 }
 
@@ -94,9 +100,23 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 		err = errClosed
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("the authority took longer than %s: %w", orderTimeout, err)
+	default:
+		err = i.explain(csr.DNSNames, err)
 	}
 	// The pause before the next try is ours to choose.
 	return nil, certmagic.ErrNoRetry{Err: err}
+}
+
+// explain adds to an error what the authority cannot know.
+func (i *issuer) explain(names []string, err error) error {
+	self, ok := i.acme.config.DNS.(*SelfDNS)
+	if !ok || !slices.ContainsFunc(names, i.acme.isOwn) {
+		return err
+	}
+	if hint := self.unasked(); hint != "" {
+		return fmt.Errorf("%w (%s)", err, hint)
+	}
+	return err
 }
 
 // GetRenewalInfo asks the authority when a certificate should be renewed (RFC

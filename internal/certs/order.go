@@ -132,7 +132,7 @@ func (a *ACME) get(ctx context.Context, subject string) error {
 		err = config.RenewCertSync(ctx, subject, false)
 	}
 	if err != nil {
-		return a.explain(subject, err)
+		return err
 	}
 	if _, err := config.CacheManagedCertificate(ctx, subject); err != nil {
 		return fmt.Errorf("the new certificate for %s cannot be used: %w", subject, err)
@@ -141,16 +141,6 @@ func (a *ACME) get(ctx context.Context, subject string) error {
 		a.cache.Remove([]string{old.Hash()})
 	}
 	return nil
-}
-
-// explain adds to an error what the authority cannot know.
-func (a *ACME) explain(subject string, err error) error {
-	if self, ok := a.config.DNS.(*SelfDNS); ok && a.isOwn(subject) && a.ctx.Err() == nil {
-		if hint := self.unasked(); hint != "" {
-			return fmt.Errorf("%w (%s)", err, hint)
-		}
-	}
-	return err
 }
 
 // keepTrying orders subject until it is there, or ctx has ended.

@@ -104,7 +104,7 @@ func (d *SelfDNS) AppendRecords(_ context.Context, zone string, records []libdns
 		return nil, fmt.Errorf("%s has %d records already", d.zone(), len(d.txt))
 	}
 	d.txt = append(d.txt, values...)
-	d.asked = false
+	d.set, d.asked = true, false
 	d.serial++
 	return records, nil
 }
@@ -148,11 +148,14 @@ func (d *SelfDNS) values(zone string, records []libdns.Record) ([]string, error)
 	return values, nil
 }
 
-// unasked is what to do where nobody asked for the record that was set last.
+// unasked is what to do where nobody asked for the record that was set last,
+// and empty where somebody did, or none was set since it was called.
 func (d *SelfDNS) unasked() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.asked {
+	set := d.set
+	d.set = false
+	if d.asked || !set {
 		return ""
 	}
 	zone := strings.TrimSuffix(d.zone(), ".")

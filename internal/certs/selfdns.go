@@ -50,6 +50,7 @@ type SelfDNS struct {
 	mu     sync.Mutex
 	txt    []string
 	serial uint32
+	set    bool // a record, since unasked was called
 	asked  bool // since a record was set
 }
 

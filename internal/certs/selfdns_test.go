@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,48 @@ func TestSelfDNSNotReached(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), "nobody asked this server") {
 		t.Errorf("the log:\n%s", s.log)
+	}
+}
+
+// TestSelfDNSHint says that the hint is for what it can explain.
+func TestSelfDNSHint(t *testing.T) {
+	d := selfDNS(t)
+	s := newSite(t, pebble.Config{})
+	s.ca.Fail()
+	a := s.start(t, ACMEConfig{DNS: d})
+	_, err := a.GetCertificate(hello("demo.tunnel.example.test"))
+	if err == nil || strings.Contains(err.Error(), "nobody asked") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestSelfDNSAnswersFromWhereAsked says that a server on all addresses answers
+// from the one that was asked: others' resolvers drop what comes from elsewhere.
+func TestSelfDNSAnswersFromWhereAsked(t *testing.T) {
+	d := &SelfDNS{Domain: "tunnel.example.test"}
+	if err := d.Listen(":0"); err != nil {
+		t.Fatal(err)
+	}
+	run(t, d.Run)
+	_, port, err := net.SplitHostPort(d.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := []string{"127.0.0.1"}
+	if runtime.GOOS == "linux" {
+		hosts = append(hosts, "127.0.0.2")
+	}
+	if l, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		l.Close()
+		hosts = append(hosts, "::1")
+	}
+	for _, host := range hosts {
+		q := new(dns.Msg)
+		q.SetQuestion(d.zone(), dns.TypeSOA)
+		m, err := dns.Exchange(q, net.JoinHostPort(host, port))
+		if err != nil || len(m.Answer) != 1 {
+			t.Errorf("%s: %v, %v", host, m, err)
+		}
 	}
 }
 

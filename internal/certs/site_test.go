@@ -49,7 +49,8 @@ func (l *logged) String() string {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// newSite listens; its authority asks resolver, and issues for validity.
+// newSite listens. Its authority checks names there, but for a port that c names:
+// 1 is where nobody is.
 func newSite(t *testing.T, c pebble.Config) *site {
 	t.Helper()
 	s := &site{log: &logged{}}
@@ -62,7 +63,12 @@ func newSite(t *testing.T, c pebble.Config) *site {
 		t.Fatal(err)
 	}
 	s.addr, s.web = secure.Addr().String(), plain.Addr().String()
-	c.HTTPPort, c.TLSPort = plain.Addr().(*net.TCPAddr).Port, secure.Addr().(*net.TCPAddr).Port
+	if c.HTTPPort == 0 {
+		c.HTTPPort = plain.Addr().(*net.TCPAddr).Port
+	}
+	if c.TLSPort == 0 {
+		c.TLSPort = secure.Addr().(*net.TCPAddr).Port
+	}
 	s.ca = pebble.Start(t, c)
 
 	app := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the app") })

@@ -47,11 +47,12 @@ type CA struct {
 	RootPEM  []byte         // the same, for a file
 	TLSPEM   []byte         // TLSRoots, for a file
 
-	store  *db.MemoryStore
-	orders atomic.Int32
-	issued atomic.Int32
-	away   atomic.Pointer[chan struct{}]
-	mode   atomic.Int32
+	store    *db.MemoryStore
+	orders   atomic.Int32
+	issued   atomic.Int32
+	accounts atomic.Int32
+	away     atomic.Pointer[chan struct{}]
+	mode     atomic.Int32
 }
 
 // What a CA does with requests.
@@ -63,6 +64,7 @@ const (
 
 // Pebble's own, which it does not export.
 const (
+	accountPath  = "/sign-me-up"
 	orderPath    = "/order-plz"
 	finalizePath = "/finalize-order/"
 )
@@ -138,6 +140,8 @@ func (p *CA) serve(w http.ResponseWriter, r *http.Request, handler http.Handler)
 	case r.Method != http.MethodPost:
 	case r.URL.Path == orderPath:
 		p.orders.Add(1)
+	case r.URL.Path == accountPath:
+		p.accounts.Add(1)
 	case strings.HasPrefix(r.URL.Path, finalizePath):
 		p.issued.Add(1)
 	}
@@ -149,6 +153,9 @@ func (p *CA) Orders() int { return int(p.orders.Load()) }
 
 // Finished says how many orders got as far as the certificate's request.
 func (p *CA) Finished() int { return int(p.issued.Load()) }
+
+// Accounts says how often somebody signed up.
+func (p *CA) Accounts() int { return int(p.accounts.Load()) }
 
 // Block makes it refuse a name, and those below.
 func (p *CA) Block(tb testing.TB, name string) {
