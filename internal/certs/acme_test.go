@@ -62,14 +62,19 @@ func TestHTTP01(t *testing.T) {
 // TestOneWayShut says that a name is proven in the way that is left, where a
 // firewall lets only one of the ports through.
 func TestOneWayShut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
-		name   string
-		config pebble.Config
-	}{{"no port 80", pebble.Config{HTTPPort: 1}}, {"no port 443", pebble.Config{TLSPort: 1}}} {
+		name, host string
+		config     pebble.Config
+	}{
+		{"no port 80", "no-80.example.org", pebble.Config{HTTPPort: 1}},
+		{"no port 443", "no-443.example.org", pebble.Config{TLSPort: 1}},
+	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, c.config)
 			s.start(t, ACMEConfig{Allowed: anyName})
-			s.mustVisit(t, "demo.example.org")
+			s.mustVisit(t, c.host)
 		})
 	}
 }
@@ -108,12 +113,13 @@ func TestStored(t *testing.T) {
 // TestAccounts says that accounts with and without an address for mail live side
 // by side in a storage, each used again, and that another authority gets its own.
 func TestAccounts(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{})
 	dir := t.TempDir()
 	for range 2 { // the second authority begins where the first has left its account
 		for i, email := range []string{"", "ops@example.org", ""} {
 			a := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir, Email: email})
-			s.mustVisit(t, fmt.Sprintf("n%d.example.org", i))
+			s.mustVisit(t, fmt.Sprintf("account-%d.example.org", i))
 			a.Close()
 		}
 		if n := s.ca.Accounts(); n != 2 {

@@ -132,6 +132,7 @@ func script(t *testing.T, key, addr string) string {
 // TestExecDNS01 orders the domain and its wildcard by records that a script sets
 // on a real name server.
 func TestExecDNS01(t *testing.T) {
+	t.Parallel()
 	addr, key, _ := bind(t)
 	provider, err := ParseDNS(script(t, key, addr), "tunnel.example.test")
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 // TestRenewal says that a certificate is renewed by itself before it expires, and
 // that its name never goes without.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{Validity: 6 * time.Second})
-	a := s.start(t, ACMEConfig{Allowed: anyName, renewEvery: 200 * time.Millisecond})
+	a := s.start(t, ACMEConfig{Domain: "renewed.example.test", Allowed: anyName, renewEvery: 200 * time.Millisecond})
 	run(t, a.Run)
-	first := s.mustVisit(t, "demo.example.org")
+	first := s.mustVisit(t, "renewed.example.org")
 	until(t, "another certificate", func() bool {
-		return s.mustVisit(t, "demo.example.org").SerialNumber.Cmp(first.SerialNumber) != 0
+		return s.mustVisit(t, "renewed.example.org").SerialNumber.Cmp(first.SerialNumber) != 0
 	})
 	if now := time.Now(); now.After(first.NotAfter) {
 		t.Errorf("renewed %s after it expired", now.Sub(first.NotAfter))
@@ -59,23 +60,24 @@ func TestRenewalAsks(t *testing.T) {
 // end and after it, where its visitors see what is the matter, and that it is
 // renewed when the authority is back, even by another process.
 func TestRenewalFails(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pebble.Config{Validity: 3 * time.Second})
 	dir := t.TempDir()
 	a := s.start(t, ACMEConfig{Allowed: anyName, Storage: dir})
-	first := s.mustVisit(t, "demo.example.org")
+	first := s.mustVisit(t, "fails.example.org")
 	s.ca.Hang()
 	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it expires", func() bool { return time.Now().After(first.NotAfter.Add(2 * time.Second)) })
-	cert, err := a.GetCertificate(hello("demo.example.org"))
+	cert, err := a.GetCertificate(hello("fails.example.org"))
 	if err != nil || cert.Leaf.SerialNumber.Cmp(first.SerialNumber) != 0 {
 		t.Fatalf("%v, %v", cert, err)
 	}
 	a.Close()
 	s.ca.Serve()
 	s.start(t, ACMEConfig{Allowed: anyName, Storage: dir})
-	if again := s.mustVisit(t, "demo.example.org"); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
+	if again := s.mustVisit(t, "fails.example.org"); again.SerialNumber.Cmp(first.SerialNumber) == 0 {
 		t.Error("it is the old one")
 	}
 }

@@ -49,7 +49,10 @@ func (l *logged) String() string {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// newSite listens. Its authority checks names there, but for a port that c names:
+// newSite listens. (Tests in parallel need names of their own: certmagic knows
+// the checks that run in a process by name.)
+//
+// Its authority checks names there, but for a port that c names:
 // 1 is where nobody is.
 func newSite(t *testing.T, c pebble.Config) *site {
 	t.Helper()
