@@ -78,8 +78,10 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	if err := positive(c); err != nil {
 		return config, err
 	}
-	if err := checkListen("--listen", config.Listen); err != nil {
-		return config, err
+	for _, l := range listens(c) {
+		if err := checkListen(l.flag, l.value); err != nil {
+			return config, err
+		}
 	}
 	var err error
 	if config.Log, err = logger(c, stderr); err != nil {

@@ -90,9 +90,6 @@ func secure(c *cli.Context, config *server.Config) (end func(), err error) {
 		return none, err
 	}
 	t := &server.TLS{Listen: text(c, "tls-listen"), HSTS: c.Duration("hsts"), NoHTTP3: c.Bool("no-http3")}
-	if err := checkListen("--tls-listen", t.Listen); err != nil {
-		return none, err
-	}
 	if t.AllowPlain, err = plainNames(c.String("allow-plain")); err != nil {
 		return none, err
 	}
@@ -125,17 +122,11 @@ func checkTLS(c *cli.Context) error {
 	case c.Duration("hsts") < 0:
 		return fmt.Errorf("--hsts %s is negative", c.Duration("hsts"))
 	}
-	for _, name := range []string{"acme-email", "acme-ca", "acme-dns"} {
-		if c.IsSet(name) && c.String(name) == "" && !secured(c) {
-			// A variable that was not filled in is no wish to go without TLS.
-			return fmt.Errorf("--%s is empty", name)
-		}
-	}
 	if usesACME(c) {
 		return nil
 	}
 	for _, name := range []string{"acme-ca-root", "acme-dns-listen", "acme-storage"} {
-		if c.IsSet(name) {
+		if given(c, name) {
 			return fmt.Errorf("--%s is of no use without --acme-email, --acme-ca or --acme-dns", name)
 		}
 	}
@@ -143,11 +134,17 @@ func checkTLS(c *cli.Context) error {
 		return nil
 	}
 	for _, name := range []string{"tls-listen", "allow-plain", "hsts", "no-http3"} {
-		if c.IsSet(name) {
+		if given(c, name) {
 			return fmt.Errorf("--%s is of no use without certificates: give --acme-email ADDRESS, or --cert FILE and --key FILE", name)
 		}
 	}
 	return nil
+}
+
+// given reports whether a flag says something. A variable that was not filled in
+// does not.
+func given(c *cli.Context, name string) bool {
+	return c.IsSet(name) && (c.String(name) != "" || c.Duration(name) != 0 || c.Bool(name))
 }
 
 // plainNames reads --allow-plain.
@@ -291,4 +288,3 @@ func storage(dir string) (string, error) {
 	}
 	return filepath.Join(data, "tunnel-server", "certificates"), nil
 }
-

@@ -20,8 +20,8 @@ type timedConn struct {
 	accepted time.Time            // or when its handshake was over
 	entry    *admitted            // what its Gate knows of it; nil: there is none
 	tls      *tls.ConnectionState // nil: it has no TLS
-	other    bool // than HTTP/2: framing follows it
-	prefaced int  // bytes of the preface that came
+	other    bool                 // than HTTP/2: framing follows it
+	prefaced int                  // bytes of the preface that came
 	frames   frames
 	framing  framing
 	ration   ration

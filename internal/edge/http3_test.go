@@ -240,4 +240,3 @@ func TestDrainHTTP3(t *testing.T) {
 		t.Error(err)
 	}
 }
-
