@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -40,6 +41,9 @@ func (s *Server) listen(limits edge.Limits) (err error) {
 	defer func() {
 		if err != nil {
 			s.closeListeners()
+			if errors.Is(err, os.ErrPermission) {
+				err = fmt.Errorf("%w: ports below 1024 are for root and for who has CAP_NET_BIND_SERVICE", err)
+			}
 			err = fmt.Errorf("server: %w", err)
 		}
 	}()
@@ -53,24 +57,40 @@ func (s *Server) listen(limits edge.Limits) (err error) {
 	if s.c.TLS == nil {
 		return nil
 	}
+	return s.listenTLS(door)
+}
+
+// anyPort is how often one that is free for TCP is looked at for UDP, too.
+const anyPort = 20
+
+func (s *Server) listenTLS(door edge.Door) error {
 	setDefault(&s.c.TLS.Listen, ":443")
 	if s.c.TLS.GetCertificate == nil {
 		return errors.New("Config.TLS.GetCertificate is needed")
 	}
-	secure, err := net.Listen("tcp", s.c.TLS.Listen)
-	if err != nil {
-		return err
-	}
 	door.GetCertificate = s.c.TLS.GetCertificate
-	s.tls = door.Listener(s.gate.Listener(secure))
-	_, s.port, _ = net.SplitHostPort(secure.Addr().String())
-	if s.c.TLS.NoHTTP3 {
-		return nil
+	_, wanted, _ := net.SplitHostPort(s.c.TLS.Listen)
+	for tries := 1; ; tries++ {
+		secure, err := net.Listen("tcp", s.c.TLS.Listen)
+		if err != nil {
+			return err
+		}
+		s.tls = door.Listener(s.gate.Listener(secure))
+		_, s.port, _ = net.SplitHostPort(secure.Addr().String())
+		if s.c.TLS.NoHTTP3 {
+			return nil
+		}
+		at := secure.Addr().(*net.TCPAddr)
+		s.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
+		switch {
+		case err == nil:
+			return nil
+		case wanted != "0" || tries == anyPort:
+			s.udp = nil
+			return fmt.Errorf("HTTP/3 (--no-http3 leaves it out): %w", err)
+		}
+		s.tls.Close()
 	}
-	// The same address, also where any port was asked for.
-	at := secure.Addr().(*net.TCPAddr)
-	s.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
-	return err
 }
 
 func (s *Server) closeListeners() {
