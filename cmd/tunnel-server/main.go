@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -27,6 +28,8 @@ func main() {
 	ctx, cancel := context.WithCancel(context.Background())
 	go endOnSignal(signals, cancel)
 	pace.Follow()
+	// quic-go would write it past the log; docs/limits.md has it.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
 
@@ -110,6 +113,14 @@ func serve(stderr io.Writer) cli.ActionFunc {
 		if err != nil {
 			return usageError{err}
 		}
+		end, err := secure(c, &config)
+		if _, listening := errors.AsType[*net.OpError](err); err != nil && !listening {
+			err = usageError{err}
+		}
+		if err != nil {
+			return err
+		}
+		defer end()
 		s, err := server.New(config)
 		if err != nil {
 			return err
