@@ -42,6 +42,7 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, code protocol.Code) 
 	e := explanations[code]
 	status := code.Status()
 	header := w.Header()
+	h.announce(header, r)
 	header.Set(protocol.HeaderError, string(code))
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")

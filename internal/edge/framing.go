@@ -247,25 +247,21 @@ func (f *framing) unclear(r *http.Request) bool {
 	return stop > 0 && n >= stop
 }
 
-// serveClear is the handler of connections of [Listener]: it refuses the requests
-// whose framing can be read in two ways. It is called for each request.
+// serveClear is the handler of connections of [Door.Listener]: it refuses the requests
+// whose framing can be read in two ways, and those in another protocol than the TLS
+// handshake agreed on. It is called for each request.
 func (h *HTTP) serveClear(w http.ResponseWriter, r *http.Request) {
-	if f := framingOf(r.Context().Value(connKey{})); f != nil && f.unclear(r) {
+	c, ok := r.Context().Value(connKey{}).(*timedConn)
+	if !ok {
+		h.ServeHTTP(w, r)
+		return
+	}
+	r.TLS = c.tls
+	if c.framing.unclear(r) || c.tls != nil && (c.tls.NegotiatedProtocol == protoHTTP2) != (r.ProtoMajor == 2) {
 		h.log().Debug("unclear framing", "remote", r.RemoteAddr)
 		w.Header().Set("Connection", "close")
 		h.fail(w, r, protocol.BadRequest)
 		return
 	}
 	h.ServeHTTP(w, r)
-}
-
-// framingOf returns what follows a connection, or nil.
-func framingOf(conn any) *framing {
-	if a, ok := conn.(*admitted); ok {
-		conn = a.tcpConn
-	}
-	if c, ok := conn.(*timedConn); ok {
-		return &c.framing
-	}
-	return nil
 }

@@ -1,36 +1,11 @@
 package edge
 
 import (
-	"net"
+	"crypto/tls"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/revtun/tunnel/internal/transport"
 )
-
-// Listener returns l with what net/http leaves out. Without TLS, a connection of
-// HTTP/2 ends where its header sections take longer than l.HeaderTimeout (0: no
-// limit), the first one counted from when it was accepted; and requests of HTTP/1
-// whose framing is unclear are answered 400 and end theirs. Connections that are
-// not TCP stay as they are. What the system holds unsent is bounded, too. Serve an [HTTP.Server] with it.
-func Listener(l net.Listener, limits Limits) net.Listener {
-	return &listener{l, limits.HeaderTimeout}
-}
-
-type listener struct {
-	net.Listener
-	timeout time.Duration
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok && err == nil {
-		transport.LimitUnsent(tcp)
-		return &timedConn{TCPConn: tcp, timeout: l.timeout, accepted: time.Now()}, nil
-	}
-	return c, err
-}
 
 // preface begins a connection of HTTP/2 (RFC 9113, section 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -39,9 +14,11 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 // body. A timer does it: the deadlines are net/http's, which also bound the
 // preface. The rest is for the one who reads, until the protocol is known.
 type timedConn struct {
-	*net.TCPConn
+	tcpConn
 	timeout  time.Duration
-	accepted time.Time
+	accepted time.Time            // or when its handshake was over
+	entry    *admitted            // what its Gate knows of it; nil: there is none
+	tls      *tls.ConnectionState // nil: it has no TLS
 	other    bool // than HTTP/2: framing follows it
 	prefaced int  // bytes of the preface that came
 	frames   frames
@@ -55,7 +32,7 @@ type timedConn struct {
 }
 
 func (c *timedConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
+	n, err := c.tcpConn.Read(p)
 	if c.other {
 		c.framing.take(p[:n])
 	} else if n > 0 {
@@ -67,7 +44,7 @@ func (c *timedConn) Read(p []byte) (int, error) {
 }
 
 func (c *timedConn) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
+	n, err := c.tcpConn.Write(p)
 	c.written.Add(int64(n))
 	return n, err
 }
@@ -80,7 +57,7 @@ func (c *timedConn) Close() error {
 		c.timer.Stop()
 	}
 	c.mu.Unlock()
-	return c.TCPConn.Close()
+	return c.tcpConn.Close()
 }
 
 func (c *timedConn) watch(p []byte) {
@@ -116,7 +93,7 @@ func (c *timedConn) start(d time.Duration) {
 	switch {
 	case c.closed, c.timeout <= 0:
 	case c.timer == nil:
-		c.timer = time.AfterFunc(d, func() { c.TCPConn.Close() })
+		c.timer = time.AfterFunc(d, func() { c.tcpConn.Close() })
 	default:
 		c.timer.Reset(d)
 	}

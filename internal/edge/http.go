@@ -42,6 +42,8 @@ type HTTP struct {
 	MaxURI, MaxHeader int
 	// Gate refuses requests where the server's memory is full. Nil: none.
 	Gate *Gate
+	// Secure says what is different where the server has TLS itself. Nil: it has none.
+	Secure *Secure
 	// Log gets one line a request at debug level, and why requests failed. Nil
 	// discards.
 	Log *slog.Logger
@@ -67,11 +69,24 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, code)
 		return
 	}
+	if h.challenged(r) {
+		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, v) })
+		h.Secure.Challenges(next).ServeHTTP(w, r)
+		return
+	}
+	h.serve(w, r, v)
+}
+
+// serve answers a request that is one.
+func (h *HTTP) serve(w http.ResponseWriter, r *http.Request, v *visit) {
 	name, own, ok := h.resolve(v.host)
 	switch {
-	case !ok:
+	case !ok, h.misdirected(r, v, name, own):
 		h.fail(w, r, protocol.WrongHost)
+	case h.plain(r, v, name, own):
+		h.redirect(w, r, v, name, own)
 	case own:
+		h.announce(w.Header(), r)
 		h.Own.ServeHTTP(w, r)
 	case h.Gate.full():
 		h.shed(w, r)
@@ -229,6 +244,9 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 			stripCode(res)
 			rewriteResponse(res, r, v, route.Policy)
 			h.confineCookies(res.Header)
+			if res.StatusCode >= 200 {
+				h.announce(res.Header, r)
+			}
 			if conn != nil && !r.ProtoAtLeast(1, 1) && res.ContentLength < 0 && res.StatusCode >= 200 {
 				// Should this process be killed, the end must not look clean (R1).
 				conn.SetLinger(0)

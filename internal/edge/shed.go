@@ -64,8 +64,9 @@ type Gate struct {
 	// the streams themselves are cut off; the Gate only says so. Nil: not bounded.
 	Unread *mux.Budget
 
-	mu    sync.Mutex // guards conns
-	conns map[*admitted]struct{}
+	mu     sync.Mutex // guards the following fields
+	conns  map[*admitted]struct{}
+	others []shedder
 
 	refused, closed, cut atomic.Int64 // requests, and connections, in this trouble
 	lacking              atomic.Int64 // accepts that failed
@@ -87,15 +88,17 @@ func (g *Gate) full() bool {
 
 // shed tells a visitor that memory is full. Its connection is memory, too.
 func (h *HTTP) shed(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Connection", "close")
+	if r.ProtoMajor < 3 { // RFC 9114, section 4.2
+		w.Header().Set("Connection", "close")
+	}
 	h.fail(w, r, protocol.Overloaded)
 }
 
 // Follow is for http.Server.ConnState. Connections that were hijacked are not
 // the visitors' any more.
 func (g *Gate) Follow(c net.Conn, state http.ConnState) {
-	a, ok := c.(*admitted)
-	if !ok {
+	a := entryOf(c)
+	if a == nil {
 		return
 	}
 	a.since.Store(int64(time.Since(a.start)))
@@ -104,6 +107,17 @@ func (g *Gate) Follow(c net.Conn, state http.ConnState) {
 	if state == http.StateHijacked || state == http.StateClosed {
 		g.forget(a)
 	}
+}
+
+// entryOf returns what a Gate knows of c, or nil.
+func entryOf(c net.Conn) *admitted {
+	switch c := c.(type) {
+	case *admitted:
+		return c
+	case *timedConn:
+		return c.entry
+	}
+	return nil
 }
 
 func (g *Gate) forget(a *admitted) {
@@ -210,6 +224,23 @@ func (g *Gate) cutSome() {
 		a.SetLinger(0)
 		a.Close()
 	}
+	g.mu.Lock()
+	others := g.others
+	g.mu.Unlock()
+	for _, o := range others {
+		g.cut.Add(int64(o.shed(cutPart)))
+	}
+}
+
+// shedder has connections that no [Gate.Listener] accepted. shed cuts off one of
+// part of them, and says how many that were.
+type shedder interface{ shed(part int) int }
+
+// also has o's connections cut off, too.
+func (g *Gate) also(o shedder) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.others = append(g.others, o)
 }
 
 func (g *Gate) log() *slog.Logger {
@@ -317,6 +348,13 @@ func (g *Gate) admit(c net.Conn) net.Conn {
 	}
 	g.conns[a] = struct{}{}
 	return a
+}
+
+// Close closes the connection. One that fails before net/http has it is not
+// followed to its end.
+func (a *admitted) Close() error {
+	a.gate.forget(a)
+	return a.tcpConn.Close()
 }
 
 // age is how long it has been in its state.

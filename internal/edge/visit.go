@@ -33,7 +33,7 @@ func (h *HTTP) visit(r *http.Request) *visit {
 	}
 	if r.TLS != nil {
 		v.scheme = "https"
-	} else if h.Public != nil {
+	} else if h.Public != nil && h.Secure == nil {
 		v.scheme = h.Public.Scheme
 	}
 	if v.trusted {

@@ -1,0 +1,60 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	proxyproto "github.com/pires/go-proxyproto"
+)
+
+const (
+	// signature begins a header of the PROXY protocol, version 2, and no request and
+	// no handshake.
+	signature = "\r\n\r\n\x00\r\nQUIT\n"
+	// maxProxyHeader bounds what may follow its first 16 bytes. Addresses take 36, and
+	// what is said of TLS hundreds.
+	maxProxyHeader = 4 << 10
+)
+
+// readProxyHeader reads the header that c begins with, if it does, and not a byte
+// more. What it returns has the visitor's address, or the connection's where the
+// header names none: the proxy's own health checks. One that is begun must be right.
+func readProxyHeader(c tcpConn) (tcpConn, error) {
+	head := make([]byte, len(signature)+4)
+	n := 0
+	for n < len(signature) {
+		more, err := c.Read(head[n:len(signature)])
+		n += more
+		if string(head[:n]) != signature[:n] {
+			return &ahead{tcpConn: c, first: head[:n]}, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read a PROXY header: %w", err)
+		}
+	}
+	if _, err := io.ReadFull(c, head[n:]); err != nil {
+		return nil, fmt.Errorf("read a PROXY header: %w", err)
+	}
+	length := int(binary.BigEndian.Uint16(head[len(head)-2:]))
+	if length > maxProxyHeader {
+		return nil, errors.New("a PROXY header is too long")
+	}
+	whole := append(head, make([]byte, length)...)
+	if _, err := io.ReadFull(c, whole[len(head):]); err != nil {
+		return nil, fmt.Errorf("read a PROXY header: %w", err)
+	}
+	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(whole), len(whole)))
+	if err != nil {
+		return nil, fmt.Errorf("read a PROXY header: %w", err)
+	}
+	from, ok := h.SourceAddr.(*net.TCPAddr)
+	if !ok || h.Command.IsLocal() {
+		return c, nil
+	}
+	return &ahead{tcpConn: c, remote: from}, nil
+}

@@ -1,0 +1,154 @@
+package edge
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	protoHTTP2 = "h2"
+	protoHTTP1 = "http/1.1"
+	protoACME  = "acme-tls/1" // RFC 8737
+)
+
+// config is of all connections, which share the keys of their session tickets.
+func (d *Door) config() *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		CipherSuites:       cipherSuites(),
+		NextProtos:         []string{protoHTTP2, protoHTTP1, protoACME},
+		GetCertificate:     d.GetCertificate,
+		GetConfigForClient: decide,
+	}
+}
+
+// cipherSuites are those of TLS 1.2 that HTTP/2 allows (RFC 9113, appendix A):
+// net/http cannot look at them, as it sees no TLS. Those of 1.3 all are.
+func cipherSuites() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+}
+
+// handshake makes c a connection of TLS. The error is errRouted where c is somebody
+// else's now, any other where it is to be closed.
+func (l *listener) handshake(c tcpConn, entry *admitted, due time.Time) (*secured, error) {
+	h := &hello{tcpConn: c, door: l.door, entry: entry, due: due}
+	s := &secured{Conn: tls.Server(h, l.config), tcp: h}
+	err := s.Handshake()
+	switch {
+	case h.routed:
+		return nil, errRouted
+	case err != nil:
+		return nil, err
+	case s.ConnectionState().NegotiatedProtocol == protoACME:
+		s.Close()
+		return nil, errChallenge
+	}
+	return s, nil
+}
+
+// hello is the connection below TLS. What is read of it is kept until it is known
+// who is to have it.
+type hello struct {
+	tcpConn
+	door    *Door
+	entry   *admitted
+	due     time.Time // when the handshake is to be over; zero: any time
+	seen    []byte
+	decided bool
+	routed  bool
+}
+
+func (h *hello) Read(p []byte) (int, error) {
+	n, err := h.tcpConn.Read(p)
+	if !h.decided && h.door.Route != nil {
+		h.seen = append(h.seen, p[:n]...) // crypto/tls bounds it, at 64 KiB and a record
+	}
+	return n, err
+}
+
+// Write sends nothing on a connection that is somebody else's: the handshake that
+// ends here would send an alert.
+func (h *hello) Write(p []byte) (int, error) {
+	if h.routed {
+		return len(p), nil
+	}
+	return h.tcpConn.Write(p)
+}
+
+// decide is crypto/tls's GetConfigForClient: it is called when the first message of
+// a handshake was read, in however many pieces it came, and nothing was answered.
+func decide(info *tls.ClientHelloInfo) (*tls.Config, error) {
+	h, ok := info.Conn.(*hello)
+	if !ok || h.decided {
+		return nil, nil
+	}
+	h.decided = true
+	if h.door.Route != nil && h.route(info.ServerName) {
+		return nil, errRouted
+	}
+	h.seen = nil
+	return nil, nil
+}
+
+// route offers the connection to Door.Route. Who takes it has it without deadlines,
+// and the Gate is not to take what comes for a long header.
+func (h *hello) route(name string) bool {
+	var state int32
+	if h.entry != nil {
+		state = h.entry.state.Swap(int32(http.StateHijacked))
+	}
+	h.tcpConn.SetDeadline(time.Time{})
+	h.routed = h.door.Route(name, &ahead{tcpConn: h.tcpConn, first: h.seen})
+	switch {
+	case h.routed && h.entry != nil:
+		h.entry.gate.forget(h.entry)
+	case !h.routed:
+		h.tcpConn.SetDeadline(h.due)
+		if h.entry != nil {
+			h.entry.state.Store(state)
+		}
+	}
+	return h.routed
+}
+
+// secured is a connection of TLS that can be aborted as one of TCP can: without
+// close_notify, which would be an end (R1).
+type secured struct {
+	*tls.Conn
+	tcp   tcpConn
+	abort atomic.Bool
+}
+
+// SetLinger with 0 seconds makes the next Close an abort.
+func (s *secured) SetLinger(seconds int) error {
+	s.abort.Store(seconds == 0)
+	return s.tcp.SetLinger(seconds)
+}
+
+// Close closes the connection, with close_notify unless it is an abort.
+func (s *secured) Close() error {
+	if s.abort.Load() {
+		return s.tcp.Close()
+	}
+	return s.Conn.Close()
+}
+
+// ReadFrom and WriteTo are there as a TCP connection has them; nothing is spliced.
+func (s *secured) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{s.Conn}, r)
+}
+
+func (s *secured) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{s.Conn})
+}
+
+// SyscallConn is the connection's below, for its options.
+func (s *secured) SyscallConn() (syscall.RawConn, error) { return s.tcp.SyscallConn() }
