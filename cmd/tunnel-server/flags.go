@@ -31,11 +31,11 @@ func flags() []cli.Flag {
 	number := func(name string, value int, usage string) cli.Flag {
 		return &cli.IntFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
 	}
-	return []cli.Flag{
-		str("listen", "127.0.0.1:8080", "`HOST:PORT` for visitors and clients"),
+	return append([]cli.Flag{
+		str("listen", "127.0.0.1:8080", "`HOST:PORT` for visitors and clients; where TLS is on, for plain HTTP, by default :80"),
 		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
 		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
-		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed"),
+		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed, and whose connections may begin with a header of the PROXY protocol, version 2"),
 		str("tcp-ports", "", "`FIRST-LAST`: the ports that clients may have for connections, such as 20000-20999 (default: none)"),
 		str("token-file", "", "`FILE` with one token a line, # comments; clients must show one of them"),
 		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
@@ -52,7 +52,7 @@ func flags() []cli.Flag {
 		str("memory-limit", "", "`SIZE` such as 512MiB, or share such as 50%, near which visitors and clients get 503; off: none (default: GOMEMLIMIT, or 80% of what the machine or container has)"),
 		str("log-format", "text", "text or json"),
 		str("log-level", "info", "debug, info, warn or error"),
-	}
+	}, tlsFlags()...)
 }
 
 func env(flag string) []string {
@@ -62,7 +62,7 @@ func env(flag string) []string {
 // configure makes the server's configuration of the flags.
 func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	config := server.Config{
-		Listen:         text(c, "listen"),
+		Listen:         listen(c),
 		Grace:          c.Duration("grace"),
 		Hold:           c.Duration("hold"),
 		Park:           c.Duration("park"),
@@ -78,8 +78,10 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 	if err := positive(c); err != nil {
 		return config, err
 	}
-	if err := checkListen(config.Listen); err != nil {
-		return config, err
+	for _, l := range listens(c) {
+		if err := checkListen(l.flag, l.value); err != nil {
+			return config, err
+		}
 	}
 	var err error
 	if config.Log, err = logger(c, stderr); err != nil {
@@ -118,13 +120,13 @@ func text(c *cli.Context, name string) string {
 	return ""
 }
 
-func checkListen(addr string) error {
+func checkListen(flag, addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil || port == "" {
-		return fmt.Errorf("--listen %q is not HOST:PORT: give one such as 127.0.0.1:8080, or :8080 for all addresses", addr)
+		return fmt.Errorf("%s %q is not HOST:PORT: give one such as 127.0.0.1:8080, or :8080 for all addresses", flag, addr)
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
-		return fmt.Errorf("--listen %q: there is no port %q: use 1 to 65535, or 0 for any that is free", addr, port)
+		return fmt.Errorf("%s %q: there is no port %q: use 1 to 65535, or 0 for any that is free", flag, addr, port)
 	}
 	return nil
 }
@@ -243,8 +245,10 @@ func authenticator(c *cli.Context, log *slog.Logger) (auth.Authenticator, error)
 		return tokens, nil
 	}
 	if !c.Bool("anonymous") {
-		if listen := text(c, "listen"); !loopback(listen) {
-			return nil, fmt.Errorf("--listen %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", listen)
+		for _, l := range listens(c) {
+			if !loopback(l.value) {
+				return nil, fmt.Errorf("%s %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", l.flag, l.value)
+			}
 		}
 		log.Warn("no --token-file: every client is let in, from this machine only as the address is a loopback one")
 	}

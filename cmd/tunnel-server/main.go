@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -110,6 +111,14 @@ func serve(stderr io.Writer) cli.ActionFunc {
 		if err != nil {
 			return usageError{err}
 		}
+		end, err := secure(c, &config)
+		if _, listening := errors.AsType[*net.OpError](err); err != nil && !listening {
+			err = usageError{err}
+		}
+		if err != nil {
+			return err
+		}
+		defer end()
 		s, err := server.New(config)
 		if err != nil {
 			return err

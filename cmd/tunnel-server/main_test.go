@@ -16,6 +16,9 @@ import (
 	"github.com/revtun/tunnel/internal/rig"
 )
 
+// loopbacks are addresses that need no token.
+const loopbacks = "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0"
+
 // TestRefusesToStart: what would open the door, or serve nobody, is exit code 2
 // with the cause and the way out (S12).
 func TestRefusesToStart(t *testing.T) {
@@ -38,6 +41,21 @@ func TestRefusesToStart(t *testing.T) {
 		"listen without port":   {"--listen 127.0.0.1", `"127.0.0.1" is not HOST:PORT`},
 		"listen on no port":     {"--listen 127.0.0.1:", "is not HOST:PORT"},
 		"listen on 99999":       {"--listen 127.0.0.1:99999", `no port "99999"`},
+		"TLS without tokens":    {"--listen 127.0.0.1:0 --acme-email a@example.com --domain example.com", "--tls-listen :443 is not a loopback address"},
+		"plain without tokens":  {"--tls-listen 127.0.0.1:0 --acme-email a@example.com --domain example.com", "--listen :80 is not a loopback address"},
+		"TLS without a way":     {"--tls-listen :443", "give --acme-email ADDRESS, or --cert FILE and --key FILE"},
+		"HSTS without TLS":      {"--hsts 1h", "of no use without certificates"},
+		"storage without ACME":  {"--acme-storage x", "of no use without --acme-email"},
+		"cert without key":      {"--cert x.pem " + loopbacks, "1 --cert and 0 --key"},
+		"cert and ACME":         {"--cert x.pem --key x.key --acme-email a@example.com " + loopbacks, "exclude each other"},
+		"missing cert":          {"--cert none.pem --key none.key " + loopbacks, "none.pem"},
+		"TLS listen":            {"--acme-ca https://ca.test/ --listen 127.0.0.1:0 --tls-listen 127.0.0.1", `"127.0.0.1" is not HOST:PORT`},
+		"DNS provider":          {"--acme-dns other --domain example.com " + loopbacks, "self and exec:COMMAND"},
+		"missing root":          {"--acme-ca https://ca.test/ --acme-ca-root none.pem " + loopbacks, "none.pem"},
+		"empty root":            {"--acme-ca https://ca.test/ --acme-ca-root " + empty + " " + loopbacks, "no certificate in"},
+		"allow-plain":           {"--allow-plain a_b --acme-ca https://ca.test/ " + loopbacks, `"a_b" is not a name`},
+		"negative HSTS":         {"--hsts -1h --acme-ca https://ca.test/ " + loopbacks, "negative"},
+		"no public domain":      {"--acme-email a@example.com --acme-storage " + filepath.Join(dir, "certs") + " " + loopbacks, "localhost"},
 		"missing token file":    {"--token-file " + filepath.Join(dir, "none"), "none"},
 		"empty token file":      {"--token-file " + empty, "token"},
 		"no token file named":   {"--token-file= --anonymous=false", "--token-file names no file"},

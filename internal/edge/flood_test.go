@@ -2,7 +2,9 @@ package edge_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"sync/atomic"
@@ -16,6 +18,11 @@ import (
 // S6: floods over HTTP/2 cost a bounded memory and a bounded number of requests,
 // and others are served.
 func TestFloods(t *testing.T) {
+	t.Run("clear", func(t *testing.T) { testFloods(t, false) })
+	t.Run("TLS", func(t *testing.T) { testFloods(t, true) })
+}
+
+func testFloods(t *testing.T, overTLS bool) {
 	const conns = 4
 	for _, kind := range rig.Floods() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -23,7 +30,8 @@ func TestFloods(t *testing.T) {
 			if kind == rig.FloodContinuation {
 				long = 10 * time.Second // which ends sooner: all are cut
 			}
-			addr := serve(t, server.Config{})
+			h := secure(t, server.Config{TLS: &server.TLS{AllowPlain: []string{"*"}, NoHTTP3: true}})
+			addr := h.plain
 			var running, most atomic.Int64
 			publish(t, addr, "demo", nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				for n := running.Add(1); ; {
@@ -40,7 +48,12 @@ func TestFloods(t *testing.T) {
 			go func() {
 				ctx, cancel := context.WithTimeout(t.Context(), long)
 				defer cancel()
-				flooded <- rig.FloodVisitors(ctx, addr, "demo.example.com", kind, conns, 1<<40)
+				flooded <- rig.FloodConns(ctx, func() (net.Conn, error) {
+					if overTLS {
+						return tls.Dial("tcp", h.tls, h.greeting("demo.example.com", "h2"))
+					}
+					return net.Dial("tcp", addr)
+				}, "demo.example.com", kind, conns, 1<<40)
 			}()
 			var report rig.FloodReport
 			peak, good := before, 0

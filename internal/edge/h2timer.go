@@ -2,6 +2,7 @@ package edge
 
 import (
 	"crypto/tls"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,8 @@ type timedConn struct {
 	accepted time.Time            // or when its handshake was over
 	entry    *admitted            // what its Gate knows of it; nil: there is none
 	tls      *tls.ConnectionState // nil: it has no TLS
-	other    bool // than HTTP/2: framing follows it
-	prefaced int  // bytes of the preface that came
+	other    bool                 // than HTTP/2: framing follows it
+	prefaced int                  // bytes of the preface that came
 	frames   frames
 	framing  framing
 	ration   ration
@@ -31,12 +32,18 @@ type timedConn struct {
 	closed bool
 }
 
+var errPreface = errors.New("no preface of HTTP/2, which the handshake agreed on")
+
 func (c *timedConn) Read(p []byte) (int, error) {
 	n, err := c.tcpConn.Read(p)
 	if c.other {
 		c.framing.take(p[:n])
 	} else if n > 0 {
 		c.watch(p[:n])
+		if c.other && c.tls != nil && c.tls.NegotiatedProtocol == protoHTTP2 {
+			c.tcpConn.Close() // lest net/http answers in HTTP/1.1
+			return 0, errPreface
+		}
 		cost, bytes := c.frames.spent()
 		time.Sleep(c.ration.spend(time.Now(), cost, bytes+c.written.Swap(0)))
 	}

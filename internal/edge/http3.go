@@ -26,6 +26,9 @@ const (
 	// h3Alive is how often a silent visitor is asked whether it is there, so that a
 	// request may take long, and h3Gone when it is not: as for clients (R8).
 	h3Alive, h3Gone = 15 * time.Second, 45 * time.Second
+	// h3Linger is how long a connection that was told nothing of its end stays after its
+	// last answer, so that this one arrives.
+	h3Linger = 2 * time.Second
 	// h3Strangers is how many handshakes a second may begin from addresses that have
 	// not shown that they are theirs. More are told to (RFC 9000, section 8.1.2), which
 	// costs them a round trip, and keeps who forges addresses from costing us more.

@@ -22,6 +22,7 @@ type h3Conn struct {
 	places   chan struct{} // as many as requests may be under way
 	handlers sync.WaitGroup
 	broken   atomic.Int64 // requests that the visitor took back
+	last     atomic.Int64 // when one was done, in Unix nanoseconds
 	ration   ration       // of those
 }
 
@@ -77,7 +78,10 @@ func (c *h3Conn) serveNext(first bool) bool {
 		stream.SetReadDeadline(time.Now().Add(limit)) // serve takes it off
 	}
 	c.handlers.Go(func() {
-		defer func() { <-c.places }()
+		defer func() {
+			c.last.Store(time.Now().UnixNano())
+			<-c.places
+		}()
 		c.raw.HandleRequestStream(stream)
 		var taken *quic.StreamError
 		if errors.As(context.Cause(stream.Context()), &taken) && taken.Remote {
@@ -95,13 +99,22 @@ func (c *h3Conn) serveNext(first bool) bool {
 	return true
 }
 
-// drain waits for what is under way. Requests that come meanwhile may be sent
-// again elsewhere (RFC 9114, section 8.1).
+// drain waits for what is under way, and until the last of it has arrived: quic-go
+// does not tell, and forgets what it is to send when the connection is closed.
+// Requests that come meanwhile may be sent again elsewhere (RFC 9114, section 8.1).
 func (c *h3Conn) drain() {
 	draining, over := context.WithCancel(c.Context())
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
+		defer over()
 		c.handlers.Wait()
-		over()
+		t := time.NewTimer(time.Until(time.Unix(0, c.last.Load()).Add(h3Linger)))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.Context().Done():
+		}
 	}()
 	for {
 		stream, err := c.AcceptStream(draining)
@@ -111,7 +124,7 @@ func (c *h3Conn) drain() {
 		stream.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
 		stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
 	}
-	c.handlers.Wait()
+	<-done
 }
 
 // serve is the handler of requests of HTTP/3.

@@ -31,6 +31,12 @@ const patience = 20 * time.Second
 // serve runs a tunnel server until the test ends and returns its address.
 func serve(t *testing.T, c server.Config) string {
 	t.Helper()
+	return start(t, c).Addr().String()
+}
+
+// start runs a tunnel server until the test ends.
+func start(t *testing.T, c server.Config) *server.Server {
+	t.Helper()
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
 	}
@@ -51,7 +57,7 @@ func serve(t *testing.T, c server.Config) string {
 			t.Error(err)
 		}
 	})
-	return s.Addr().String()
+	return s
 }
 
 // publish runs a client with handler until the test ends.

@@ -45,12 +45,19 @@ type FloodReport struct {
 // kind, as many as frames says, until the server cuts it or ctx ends. host is the
 // name of a tunnel. It returns when all have ended.
 func FloodVisitors(ctx context.Context, addr, host string, kind Flood, n, frames int) FloodReport {
+	return FloodConns(ctx, func() (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", addr)
+	}, host, kind, n, frames)
+}
+
+// FloodConns is [FloodVisitors] on connections that dial makes, such as those of TLS.
+func FloodConns(ctx context.Context, dial func() (net.Conn, error), host string, kind Flood, n, frames int) FloodReport {
 	var sent, cut atomic.Int64
 	var visitors sync.WaitGroup
 	for range n {
 		visitors.Go(func() {
-			var d net.Dialer
-			conn, err := d.DialContext(ctx, "tcp", addr)
+			conn, err := dial()
 			if err != nil {
 				cut.Add(1)
 				return

@@ -36,10 +36,13 @@ type Config struct {
 	// Domain is the parent of the public names. Default "localhost".
 	Domain string
 	// PublicURL is where visitors find the server, if not at Listen: scheme, host
-	// and port. Nil: http, and the port of Listen.
+	// and port. Nil: http, and the port of Listen; or https, and the port of TLS.
 	PublicURL *url.URL
-	// Trusted are the proxies whose X-Forwarded-* fields are believed.
+	// Trusted are the proxies whose X-Forwarded-* fields are believed, and whose
+	// connections may begin with a header of the PROXY protocol.
 	Trusted []netip.Prefix
+	// TLS says how the server ends TLS. Nil: it does not.
+	TLS *TLS
 
 	// TCPPorts are the ports that clients may have for connections. Default: none.
 	TCPPorts Ports
@@ -85,6 +88,9 @@ type Server struct {
 	c        Config
 	log      *slog.Logger
 	listener net.Listener
+	tls      net.Listener // nil: no TLS
+	udp      *net.UDPConn // HTTP/3's; nil: none
+	http3    *edge.HTTP3
 	edge     *edge.HTTP
 	gate     *edge.Gate
 	budget   *mux.Budget // of what arrived from clients and no visitor has read
@@ -126,22 +132,26 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{c: c, log: c.Log, sessions: make(map[string]*session), leaving: make(map[*session]struct{}), shaking: make(map[mux.Session]struct{})}
 	rand.Read(s.resume.key[:])
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("server: %w", err)
-	}
 	limits := edge.Limits{HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout}
 	if c.Memory != nil && c.Memory.Limit > 0 {
 		s.budget = mux.NewBudget(int64(c.Memory.Limit / unreadPart))
 	}
 	s.gate = &edge.Gate{Memory: c.Memory, Unread: s.budget, Log: c.Log}
-	s.listener = s.gate.Listener(edge.Listener(l, limits))
-	_, s.port, _ = net.SplitHostPort(l.Addr().String())
+	if err := s.listen(limits); err != nil {
+		return nil, err
+	}
 	s.edge = &edge.HTTP{
 		Registry: c.Registry, Own: s.own(), Domain: c.Domain, Public: c.PublicURL, Trusted: c.Trusted,
-		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Log: c.Log,
+		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Secure: s.secure(), Log: c.Log,
 	}
 	s.http = s.edge.Server(limits)
+	if s.udp != nil {
+		var err error
+		if s.http3, err = s.edge.HTTP3(s.udp, c.TLS.GetCertificate, limits); err != nil {
+			s.closeListeners()
+			return nil, fmt.Errorf("server: %w", err)
+		}
+	}
 	host, _, _ := net.SplitHostPort(c.Listen)
 	s.tcp = &edge.TCP{Registry: c.Registry, Host: host, Park: c.Park, Gate: s.gate, Log: c.Log}
 	s.throttle = auth.Throttle{Auth: c.Auth, PerMinute: c.LoginFailures, Log: c.Log}
@@ -162,20 +172,19 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // clients to go, and lets what is under way finish for Config.Grace at most.
 // When it returns, everything that it started has ended. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	s.log.Info("listening", "addr", s.Addr().String(), "domain", s.c.Domain, "url", s.publicURL(s.c.Domain), "memory-limit", s.c.Memory.String())
-	served := make(chan error, 1)
-	go func() { served <- s.http.Serve(s.listener) }()
-
+	served := s.serve()
 	watching, stopWatching := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
 	if w, ok := s.c.Auth.(watcher); ok {
 		watch.Go(func() { w.Run(watching, s.endRevoked) })
 	}
 	watch.Go(func() { s.gate.Run(watching) })
+	watch.Go(func() { s.lookAfter(watching, served) })
 	var err error
 	select {
 	case err = <-served:
 		err = fmt.Errorf("server: %w", err)
+		s.closeServers()
 	case <-ctx.Done():
 		s.drain()
 	}
@@ -209,10 +218,8 @@ func (s *Server) drain() {
 	defer cancel()
 	var tcp sync.WaitGroup
 	tcp.Go(func() { s.tcp.Shutdown(grace) })
-	err := s.http.Shutdown(grace)
-	if err != nil {
+	if err := s.shutdown(grace); err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
-		s.http.Close()
 	}
 	tcp.Wait()
 	select {
@@ -334,13 +341,7 @@ func (s *Server) publicHost() string {
 
 // publicURL is where visitors find host.
 func (s *Server) publicURL(host string) string {
-	scheme, port, standard := "http", s.port, "80"
-	if p := s.c.PublicURL; p != nil {
-		scheme, port = p.Scheme, p.Port()
-	}
-	if scheme == "https" {
-		standard = "443"
-	}
+	scheme, port, standard := s.scheme()
 	if port == "" || port == standard {
 		return scheme + "://" + host
 	}

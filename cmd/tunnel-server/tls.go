@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/certs"
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/server"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+const (
+	// plainListen is the default of --listen where TLS is on.
+	plainListen = ":80"
+	// orderWait is how long a handshake waits for an order, at most four fifths of
+	// --header-timeout, so that the log has the cause.
+	orderWait = 8 * time.Second
+)
+
+// tlsFlags are those of serve that are about TLS.
+func tlsFlags() []cli.Flag {
+	str := func(name, value, usage string) cli.Flag {
+		return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+	}
+	list := func(name, usage string) cli.Flag {
+		return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
+	}
+	return []cli.Flag{
+		str("tls-listen", ":443", "`HOST:PORT` for HTTPS and HTTP/3, where TLS is on: by --acme-… or --cert"),
+		str("acme-email", "", "order certificates, by default of Let's Encrypt, which writes to `ADDRESS` when something is wrong"),
+		str("acme-ca", "", "`URL` of another authority's directory"),
+		str("acme-ca-root", "", "`FILE` with the certificates to trust when talking to that authority"),
+		str("acme-dns", "", "order one wildcard for all names: `HOW` is self, where this server answers the DNS question itself, or exec:COMMAND"),
+		str("acme-dns-listen", ":53", "`HOST:PORT` where --acme-dns self answers, by UDP and TCP"),
+		str("acme-storage", "", "`DIR` for certificates and keys (default: $STATE_DIRECTORY, /var/lib/tunnel-server for root, or tunnel-server in the user's data folder)"),
+		list("cert", "PEM `FILE` with a certificate and those that lead to its authority; may be repeated, each with its --key"),
+		list("key", "PEM `FILE` with the key of the --cert at the same place"),
+		str("allow-plain", "", "`NAME,…` that are served by http, too, not redirected to https; * for all"),
+		&cli.DurationFlag{Name: "hsts", Usage: "tell browsers to come by https only for so long, such as 4320h (default: nothing is said)", EnvVars: env("hsts")},
+		&cli.BoolFlag{Name: "no-http3", Usage: "leave HTTP/3 out", EnvVars: env("no-http3")},
+	}
+}
+
+// secured reports whether TLS is on.
+func secured(c *cli.Context) bool { return usesACME(c) || usesFiles(c) }
+
+func usesACME(c *cli.Context) bool {
+	return c.String("acme-email") != "" || c.String("acme-ca") != "" || c.String("acme-dns") != ""
+}
+
+func usesFiles(c *cli.Context) bool {
+	return len(c.StringSlice("cert")) > 0 || len(c.StringSlice("key")) > 0
+}
+
+// listen is the address of the plain listener.
+func listen(c *cli.Context) string {
+	if secured(c) && (!c.IsSet("listen") || c.String("listen") == "") {
+		return plainListen
+	}
+	return text(c, "listen")
+}
+
+// listens are all addresses that clients can reach, each as its flag.
+func listens(c *cli.Context) []flagValue {
+	all := []flagValue{{"--listen", listen(c)}}
+	if secured(c) {
+		all = append(all, flagValue{"--tls-listen", text(c, "tls-listen")})
+	}
+	return all
+}
+
+type flagValue struct{ flag, value string }
+
+// secure adds to config what the flags of TLS say. end is for where the server does
+// not run in the end.
+func secure(c *cli.Context, config *server.Config) (end func(), err error) {
+	none := func() {}
+	if err := checkTLS(c); err != nil || !secured(c) {
+		return none, err
+	}
+	t := &server.TLS{Listen: text(c, "tls-listen"), HSTS: c.Duration("hsts"), NoHTTP3: c.Bool("no-http3")}
+	if t.AllowPlain, err = plainNames(c.String("allow-plain")); err != nil {
+		return none, err
+	}
+	config.TLS = t
+	if usesFiles(c) {
+		pairs := make([]certs.Pair, 0, len(c.StringSlice("cert")))
+		for i, file := range c.StringSlice("cert") {
+			pairs = append(pairs, certs.Pair{Cert: file, Key: c.StringSlice("key")[i]})
+		}
+		files, err := certs.NewFiles(pairs, config.Log)
+		if err != nil {
+			return none, err
+		}
+		t.GetCertificate = files.GetCertificate
+		return none, nil
+	}
+	return order(c, config)
+}
+
+// checkTLS refuses flags that do not go together.
+func checkTLS(c *cli.Context) error {
+	cert, key := c.StringSlice("cert"), c.StringSlice("key")
+	switch {
+	case len(cert) != len(key):
+		return fmt.Errorf("%d --cert and %d --key: give each certificate its key, in the same order", len(cert), len(key))
+	case slices.Contains(cert, ""), slices.Contains(key, ""):
+		return errors.New("--cert or --key names no file")
+	case usesACME(c) && usesFiles(c):
+		return errors.New("--cert and --acme-… exclude each other: choose where certificates come from")
+	case c.Duration("hsts") < 0:
+		return fmt.Errorf("--hsts %s is negative", c.Duration("hsts"))
+	}
+	if usesACME(c) {
+		return nil
+	}
+	for _, name := range []string{"acme-ca-root", "acme-dns-listen", "acme-storage"} {
+		if given(c, name) {
+			return fmt.Errorf("--%s is of no use without --acme-email, --acme-ca or --acme-dns", name)
+		}
+	}
+	if usesFiles(c) {
+		return nil
+	}
+	for _, name := range []string{"tls-listen", "allow-plain", "hsts", "no-http3"} {
+		if given(c, name) {
+			return fmt.Errorf("--%s is of no use without certificates: give --acme-email ADDRESS, or --cert FILE and --key FILE", name)
+		}
+	}
+	return nil
+}
+
+// given reports whether a flag says something. A variable that was not filled in
+// does not.
+func given(c *cli.Context, name string) bool {
+	return c.IsSet(name) && (c.String(name) != "" || c.Duration(name) != 0 || c.Bool(name))
+}
+
+// plainNames reads --allow-plain.
+func plainNames(list string) ([]string, error) {
+	var names []string
+	for one := range strings.SplitSeq(list, ",") {
+		one = strings.ToLower(strings.TrimSpace(one))
+		if one == "" {
+			continue
+		}
+		if one != "*" && protocol.CheckName(one) != nil {
+			if _, err := domain(one); err != nil || !strings.Contains(one, ".") {
+				return nil, fmt.Errorf("--allow-plain: %q is not a name: give those that clients claim, or * for all", one)
+			}
+		}
+		names = append(names, one)
+	}
+	return names, nil
+}
+
+// order has certificates ordered.
+func order(c *cli.Context, config *server.Config) (end func(), err error) {
+	none := func() {}
+	provider, err := certs.ParseDNS(c.String("acme-dns"), config.Domain)
+	if err != nil {
+		return none, fmt.Errorf("--acme-dns: %w", err)
+	}
+	roots, err := authorities(c.String("acme-ca-root"))
+	if err != nil {
+		return none, err
+	}
+	storage, err := storage(c.String("acme-storage"))
+	if err != nil {
+		return none, err
+	}
+	names := &registry.Memory{}
+	config.Registry = names
+	a := certs.ACMEConfig{
+		Domain: config.Domain, Storage: storage, Email: c.String("acme-email"), CA: c.String("acme-ca"), CARoots: roots,
+		DNS: provider, Allowed: claimed(names, config), Wait: orderWait, Log: config.Log,
+	}
+	if t := config.HeaderTimeout; t > 0 {
+		a.Wait = min(orderWait, t*4/5)
+	}
+	acme, err := certs.NewACME(a)
+	if err != nil {
+		return none, err
+	}
+	config.TLS.GetCertificate, config.TLS.Challenges, config.TLS.Run = acme.GetCertificate, acme.HTTPChallenge, acme.Run
+	if self, ok := provider.(*certs.SelfDNS); ok {
+		if err := answerDNS(c, self, acme, config); err != nil {
+			acme.Close()
+			return none, err
+		}
+	}
+	return acme.Close, nil
+}
+
+// answerDNS has the server answer for its own challenges.
+func answerDNS(c *cli.Context, self *certs.SelfDNS, acme *certs.ACME, config *server.Config) error {
+	at := text(c, "acme-dns-listen")
+	if err := checkListen("--acme-dns-listen", at); err != nil {
+		return err
+	}
+	self.Log = config.Log
+	if err := self.Listen(at); err != nil {
+		return err
+	}
+	config.TLS.Run = func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var dns error
+		var answering sync.WaitGroup
+		answering.Go(func() {
+			defer cancel() // one without the other is no use
+			dns = self.Run(ctx)
+		})
+		err := acme.Run(ctx)
+		cancel()
+		answering.Wait()
+		if dns != nil && !errors.Is(dns, context.Canceled) {
+			return dns
+		}
+		return err
+	}
+	return nil
+}
+
+// claimed says which names certificates are ordered for: those that a client has, or
+// that are held for one.
+func claimed(names registry.Registry, config *server.Config) func(context.Context, string) error {
+	return func(ctx context.Context, host string) error {
+		if u := config.PublicURL; u != nil && u.Hostname() == host {
+			return nil
+		}
+		name, below := strings.CutSuffix(host, "."+config.Domain)
+		if !below || strings.Contains(name, ".") {
+			name = host
+		}
+		if _, err := names.Lookup(ctx, name); errors.Is(err, registry.ErrUnknown) {
+			return err
+		}
+		return nil
+	}
+}
+
+// authorities reads the certificates of --acme-ca-root.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--acme-ca-root: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--acme-ca-root: there is no certificate in %s: it is to have those of the authority, as PEM", file)
+	}
+	return roots, nil
+}
+
+// storage is the folder of certificates and keys.
+func storage(dir string) (string, error) {
+	if dir != "" {
+		return dir, nil
+	}
+	if state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); state != "" { // systemd's
+		return filepath.Join(state, "certificates"), nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/tunnel-server/certificates", nil
+	}
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("there is no folder to keep certificates in: give --acme-storage DIR (%w)", err)
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(data, "tunnel-server", "certificates"), nil
+}
