@@ -39,6 +39,8 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 		return s.claimHTTP(b, p)
 	case protocol.KindTCP:
 		return s.claimTCP(b)
+	case protocol.KindTLS:
+		return s.claimTLS(b)
 	}
 	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
 }

@@ -97,6 +97,7 @@ type Server struct {
 	http     *http.Server
 	port     string // of the public URLs
 	tcp      *edge.TCP
+	sni      *edge.TLS // nil: no TLS
 	last     lastPorts
 	resume   resumer
 	throttle auth.Throttle
@@ -218,6 +219,9 @@ func (s *Server) drain() {
 	defer cancel()
 	var tcp sync.WaitGroup
 	tcp.Go(func() { s.tcp.Shutdown(grace) })
+	if s.sni != nil {
+		tcp.Go(func() { s.sni.Shutdown(grace) })
+	}
 	if err := s.shutdown(grace); err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
 	}
@@ -234,6 +238,9 @@ func (s *Server) end() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.tcp.Shutdown(now) // also where there was no drain
+	if s.sni != nil {
+		s.sni.Shutdown(now)
+	}
 	s.mu.Lock()
 	for m := range s.shaking {
 		s.running.Go(func() { m.Close() })

@@ -61,7 +61,8 @@ func (s *Server) listen(limits edge.Limits) (err error) {
 	if err != nil {
 		return err
 	}
-	door.GetCertificate = s.c.TLS.GetCertificate
+	s.sni = &edge.TLS{Registry: s.c.Registry, Domain: s.c.Domain, Park: s.c.Park, Gate: s.gate, Log: s.log}
+	door.GetCertificate, door.Route = s.c.TLS.GetCertificate, s.sni.Route
 	s.tls = door.Listener(s.gate.Listener(secure))
 	_, s.port, _ = net.SplitHostPort(secure.Addr().String())
 	if s.c.TLS.NoHTTP3 {
