@@ -45,6 +45,8 @@ func flagsOf(command string) []cli.Flag {
 		return httpFlags()
 	case "tcp":
 		return tcpFlags()
+	case "tls":
+		return tlsFlags()
 	}
 	return nil
 }

@@ -78,11 +78,17 @@ func home(t *testing.T) {
 // the test does.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
+	return startCommand(t, append([]string{"http", "--json"}, args...)...)
+}
+
+// startCommand is start of any command.
+func startCommand(t *testing.T, args ...string) *running {
+	t.Helper()
 	r, w := io.Pipe()
 	c := &running{t: t, events: make(chan event, 100), stderr: new(rig.Buffer), code: make(chan int, 1)}
 	registered := make(chan chan<- os.Signal, 1)
 	p := process{
-		args:   append([]string{"tunnel-client", "http", "--json"}, args...),
+		args:   append([]string{"tunnel-client"}, args...),
 		stdout: w, stderr: c.stderr,
 		notify: func(s chan<- os.Signal) { registered <- s },
 	}
