@@ -22,13 +22,14 @@ import (
 
 // config is what a command that exposes something was told.
 type config struct {
-	target   forward.Target
-	forward  forward.Options // of kind HTTP
-	idle     time.Duration   // of kind UDP
-	client   *tunnel.Client
-	listen   tunnel.Options
-	hasToken bool                         // the user named one
-	used     func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
+	target    forward.Target
+	forward   forward.Options // of kind HTTP
+	idle      time.Duration   // of kind UDP
+	client    *tunnel.Client
+	listen    tunnel.Options
+	hasToken  bool                         // the user named one
+	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
+	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
 
 	json      bool
 	urlFile   string
@@ -69,6 +70,8 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		if f.listen.Port = c.Int("remote-port"); f.listen.Port < 0 || f.listen.Port > 65535 {
 			err = fmt.Errorf("--remote-port %d is not between 1 and 65535", f.listen.Port)
 		}
+	case protocol.KindTLS:
+		f.terminate, err = newTerminator(c, f)
 	}
 	if err != nil {
 		return nil, err

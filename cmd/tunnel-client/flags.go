@@ -61,6 +61,8 @@ func flagsOf(command string) []cli.Flag {
 		return connectFlags()
 	case "udp":
 		return udpFlags()
+	case "tls":
+		return tlsFlags()
 	}
 	return nil
 }

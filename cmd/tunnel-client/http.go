@@ -43,6 +43,12 @@ func (p process) expose(ctx context.Context, c *config) error {
 		l.Close()
 		return err
 	}
+	if c.terminate != nil {
+		if err := c.terminate.start(c, l.URL()); err != nil {
+			l.Close()
+			return err
+		}
+	}
 	return x.serve(drain, end, l)
 }
 
@@ -70,7 +76,11 @@ func newExposed(p process, c *config) *exposed {
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
 	default:
-		x.app = forward.NewRaw(c.target, forward.RawOptions{Done: x.out.request, Log: c.log})
+		o := forward.RawOptions{Done: x.out.request, Log: c.log}
+		if c.terminate != nil {
+			o.TLS = c.terminate.config()
+		}
+		x.app = forward.NewRaw(c.target, o)
 	}
 	return x
 }
@@ -98,6 +108,9 @@ func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
 	serving, served := context.WithCancel(context.WithoutCancel(drain))
 	var tasks sync.WaitGroup
 	tasks.Go(func() { closeAfter(l, end, serving) })
+	if x.terminate != nil {
+		tasks.Go(func() { x.terminate.run(serving) })
+	}
 	if !x.json {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/revtun/tunnel/internal/rig/pebble"
+
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/server"
 )
@@ -41,7 +43,7 @@ func (l leaks) Run() int {
 		}
 	}
 	code := l.m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
+	if err := goleak.Find(pebble.Goroutines()...); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

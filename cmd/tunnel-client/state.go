@@ -46,6 +46,7 @@ const (
 //
 //	machine-key      32 random bytes in hex
 //	names/HASH.json  the public name for one place
+//	certs/           certificates of tls --terminate, with their keys
 //	websocket/HASH   empty; something on the way to the server shuts raw out
 type state struct{ dir string }
 

@@ -234,7 +234,7 @@ func answerDNS(c *cli.Context, self *certs.SelfDNS, acme *certs.ACME, config *se
 }
 
 // claimed says which names certificates are ordered for: those that a client has, or
-// that are held for one.
+// that are held for one. Of a name of kind TLS the client alone has a certificate.
 func claimed(names registry.Registry, config *server.Config) func(context.Context, string) error {
 	return func(ctx context.Context, host string) error {
 		if u := config.PublicURL; u != nil && u.Hostname() == host {
@@ -244,8 +244,13 @@ func claimed(names registry.Registry, config *server.Config) func(context.Contex
 		if !below || strings.Contains(name, ".") {
 			name = host
 		}
-		if _, err := names.Lookup(ctx, name); errors.Is(err, registry.ErrUnknown) {
+		route, err := names.Lookup(ctx, name)
+		var offline *registry.OfflineError
+		switch {
+		case errors.Is(err, registry.ErrUnknown):
 			return err
+		case err == nil && route.Kind == protocol.KindTLS, errors.As(err, &offline) && offline.Kind == protocol.KindTLS:
+			return errors.New("its client ends TLS itself")
 		}
 		return nil
 	}

@@ -55,6 +55,12 @@ func (l *listener) handshake(c tcpConn, entry *admitted, due time.Time) (*secure
 	return s, nil
 }
 
+// maxHello bounds the first message of a handshake, with its records and what came
+// along, in bytes. Browsers send 2 KiB.
+const maxHello = 16 << 10
+
+var errLongHello = errors.New("the first message of the handshake is too long")
+
 // hello is the connection below TLS. What is read of it is kept until it is known
 // who is to have it.
 type hello struct {
@@ -70,7 +76,10 @@ type hello struct {
 func (h *hello) Read(p []byte) (int, error) {
 	n, err := h.tcpConn.Read(p)
 	if !h.decided && h.door.Route != nil {
-		h.seen = append(h.seen, p[:n]...) // crypto/tls bounds it, at 64 KiB and a record
+		if len(h.seen)+n > maxHello {
+			return 0, errLongHello // crypto/tls has a bound of its own, of the message without its records
+		}
+		h.seen = append(h.seen, p[:n]...)
 	}
 	return n, err
 }

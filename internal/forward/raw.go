@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -35,6 +36,9 @@ type RawOptions struct {
 	// on it, with the visitor's address, which is "" where it is not known. Its error
 	// fails the connection. Nil: nothing is prepared.
 	Prepare func(app net.Conn, visitor string) error
+	// TLS ends the visitors' TLS: what is inside goes to the app. Nil: the bytes pass
+	// as they are.
+	TLS *tls.Config
 	// Done is called after each connection. May be nil.
 	Done func(Exchange)
 	// Log gets why connections failed. Nil discards.
@@ -78,6 +82,9 @@ func (f *Raw) serve(w http.ResponseWriter, r *http.Request, e *Exchange) protoco
 	if r.Method != http.MethodConnect {
 		return f.refuse(w, r, protocol.BadRequest, errNotRaw)
 	}
+	if f.o.TLS != nil {
+		return f.terminate(w, r, e)
+	}
 	app, err := f.dial(r)
 	if err != nil {
 		if r.Context().Err() != nil {
@@ -85,23 +92,32 @@ func (f *Raw) serve(w http.ResponseWriter, r *http.Request, e *Exchange) protoco
 		}
 		return f.refuse(w, r, codeOf(err), err)
 	}
-	stream, buffered, err := http.NewResponseController(w).Hijack()
+	stream, early, err := takeOver(w)
 	if err != nil {
-		app.Close()
-		panic(http.ErrAbortHandler)
-	}
-	buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
-	if buffered.Flush() != nil {
 		(&counted{Conn: app}).Reset() // nobody is there to end it (R2)
-		stream.Close()
 		return protocol.SessionLost
 	}
 	e.Status = http.StatusOK
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	counted := &counted{Conn: app}
-	proxy.Splice(stream, counted, bytes.Clone(early))
+	proxy.Splice(stream, counted, early)
 	e.Bytes = counted.read.Load()
 	return ""
+}
+
+// takeOver answers 200, and returns the stream, on which the visitor's bytes follow,
+// with those that came early.
+func takeOver(w http.ResponseWriter) (stream net.Conn, early []byte, err error) {
+	stream, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
+	if err := buffered.Flush(); err != nil {
+		stream.Close()
+		return nil, nil, err
+	}
+	early, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
+	return stream, bytes.Clone(early), nil
 }
 
 func (f *Raw) dial(r *http.Request) (net.Conn, error) {

@@ -152,7 +152,7 @@ func (m *Memory) Lookup(_ context.Context, name string) (*Route, error) {
 	case e == nil:
 		return nil, fmt.Errorf("lookup %s: %w", name, ErrUnknown)
 	case e.held != nil:
-		return nil, &OfflineError{Name: name, Silent: e.held.silent, Changed: e.held.changed}
+		return nil, &OfflineError{Name: name, Kind: e.route.Kind, Silent: e.held.silent, Changed: e.held.changed}
 	}
 	return e.route, nil
 }

@@ -80,6 +80,7 @@ var (
 // OfflineError says that the name's client dropped and may come back.
 type OfflineError struct {
 	Name string
+	Kind protocol.Kind // of the route that it had
 	// Silent says that nothing had come from the client for long when it was given
 	// up: it is less likely to be back soon than one that dropped.
 	Silent bool

@@ -48,6 +48,8 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 		return s.claimTCP(b)
 	case protocol.KindUDP:
 		return s.claimUDP(b)
+	case protocol.KindTLS:
+		return s.claimTLS(b)
 	}
 	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
 }

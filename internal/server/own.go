@@ -73,6 +73,9 @@ func (s *Server) describe() *protocol.Description {
 	if s.c.UDPPorts != (Ports{}) {
 		d.Kinds = append(d.Kinds, protocol.KindUDP)
 	}
+	if s.sni != nil {
+		d.Kinds = append(d.Kinds, protocol.KindTLS)
+	}
 	return d
 }
 

@@ -110,6 +110,7 @@ type Server struct {
 	port     string // of the public URLs
 	tcp      *edge.TCP
 	udp      *edge.UDP
+	sni      *edge.TLS // nil: no TLS
 	last     lastPorts
 	proofs   *proofs
 	resume   resumer
@@ -236,6 +237,9 @@ func (s *Server) drain() {
 	ports.Go(func() { s.tcp.Shutdown(grace) })
 	ports.Go(func() { s.passed(grace) })
 	ports.Go(func() { s.udp.Shutdown(grace) })
+	if s.sni != nil {
+		ports.Go(func() { s.sni.Shutdown(grace) })
+	}
 	if err := s.shutdown(grace); err != nil {
 		s.log.Warn("grace is over, ending what is left", "grace", s.c.Grace)
 	}
@@ -253,6 +257,9 @@ func (s *Server) end() {
 	cancel()
 	s.tcp.Shutdown(now) // also where there was no drain
 	s.udp.Shutdown(now)
+	if s.sni != nil {
+		s.sni.Shutdown(now)
+	}
 	s.mu.Lock()
 	for m := range s.shaking {
 		s.running.Go(func() { m.Close() })

@@ -68,7 +68,8 @@ func (s *Server) listenTLS(door edge.Door) error {
 	if s.c.TLS.GetCertificate == nil {
 		return errors.New("Config.TLS.GetCertificate is needed")
 	}
-	door.GetCertificate = s.c.TLS.GetCertificate
+	s.sni = &edge.TLS{Registry: s.c.Registry, Domain: s.c.Domain, Park: s.c.Park, Gate: s.gate, Log: s.log}
+	door.GetCertificate, door.Route = s.c.TLS.GetCertificate, s.sni.Route
 	_, wanted, _ := net.SplitHostPort(s.c.TLS.Listen)
 	for tries := 1; ; tries++ {
 		secure, err := net.Listen("tcp", s.c.TLS.Listen)
