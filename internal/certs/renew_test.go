@@ -16,7 +16,7 @@ import (
 // that its name never goes without.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, pebble.Config{Validity: 9 * time.Second})
+	s := newSite(t, pebble.Config{Validity: 18 * time.Second})
 	a := s.start(t, ACMEConfig{Domain: "renewed.example.test", Allowed: anyName, renewEvery: 200 * time.Millisecond})
 	run(t, a.Run)
 	first := s.mustVisit(t, "renewed.example.org")

@@ -22,7 +22,8 @@ type h3Conn struct {
 	places   chan struct{} // as many as requests may be under way
 	handlers sync.WaitGroup
 	broken   atomic.Int64 // requests that the visitor took back
-	last     atomic.Int64 // when one was done, in Unix nanoseconds
+	start    time.Time
+	last     atomic.Int64 // when one was done, in nanoseconds since start
 	ration   ration       // of those
 }
 
@@ -34,7 +35,7 @@ func (q *HTTP3) serveConn(conn *quic.Conn) {
 		conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeInternalError), "")
 		return
 	}
-	c := &h3Conn{Conn: conn, q: q, raw: raw, places: make(chan struct{}, h3Requests)}
+	c := &h3Conn{Conn: conn, q: q, raw: raw, start: time.Now(), places: make(chan struct{}, h3Requests)}
 	c.ration = ration{left: rationBurst, then: time.Now()}
 	var others sync.WaitGroup
 	others.Go(func() {
@@ -79,7 +80,7 @@ func (c *h3Conn) serveNext(first bool) bool {
 	}
 	c.handlers.Go(func() {
 		defer func() {
-			c.last.Store(time.Now().UnixNano())
+			c.last.Store(int64(time.Since(c.start)))
 			<-c.places
 		}()
 		c.raw.HandleRequestStream(stream)
@@ -109,7 +110,7 @@ func (c *h3Conn) drain() {
 		defer close(done)
 		defer over()
 		c.handlers.Wait()
-		t := time.NewTimer(time.Until(time.Unix(0, c.last.Load()).Add(h3Linger)))
+		t := time.NewTimer(time.Until(c.start.Add(time.Duration(c.last.Load()) + h3Linger)))
 		defer t.Stop()
 		select {
 		case <-t.C:

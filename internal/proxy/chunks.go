@@ -146,7 +146,7 @@ func (c *chunks) longLine() ([]byte, error) {
 		switch {
 		case err == nil:
 			line, ok := bytes.CutSuffix(line, []byte("\r\n"))
-			if !ok {
+			if !ok || bytes.IndexByte(line, '\r') >= 0 {
 				return nil, errChunk
 			}
 			return line, nil

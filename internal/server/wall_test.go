@@ -26,6 +26,11 @@ func TestWallClock(t *testing.T) {
 		"cmd/tunnel-client/screen.go: d.Round":         "a duration",
 		"pkg/tunnel/reconnect.go: now().Round":         "to notice a sleep: the server is asked for a sign of life, see TestSleep and TestClockSet",
 		"cmd/tunnel-client/state.go: info.ModTime":     "for comfort, see TestStateClockSet",
+		"internal/certs/files.go: c.ModTime":           "another time than before is another file, whichever is later",
+		"internal/certs/files.go: k.ModTime":           "the same",
+		"internal/certs/order.go: f.next.UTC":          "in a message",
+		"internal/certs/order.go: next.UTC":            "in a line of the log",
+		"internal/certs/selfanswer.go: m.Truncate":     "a DNS message",
 		"internal/pace/memory.go: time.Now().UnixNano": "how old a reading is: a step makes one too many or too few",
 	}
 	wall := []string{
