@@ -243,6 +243,15 @@ func checkBodies(t *testing.T, v *fuzzVisitor, in []byte) {
 	t.Helper()
 	r := bufio.NewReaderSize(bytes.NewReader(in), 1<<20)
 	for i, asked := range v.asked {
+		if i > 0 && v.asked[i-1].Method == http.MethodPost {
+			// net/http's server skips some line ends there; a lone CR is for framing to refuse,
+			// which is not on this path.
+			for range 4 {
+				if b, _ := r.Peek(1); len(b) == 1 && (b[0] == '\r' || b[0] == '\n') {
+					r.Discard(1)
+				}
+			}
+		}
 		want, err := http.ReadRequest(r)
 		if err != nil || want.Method != asked.Method || want.RequestURI != asked.RequestURI {
 			t.Fatalf("request %d of %q is %s %q; reading it again gives %+v, %v", i, in, asked.Method, asked.RequestURI, want, err)
