@@ -441,10 +441,13 @@ func TestUDPHostileClient(t *testing.T) {
 	s.Write([]byte{0, 0xbf, 0xff, 0xff, 0xff, 0})
 	s.ended(t)
 	v, s := r.enter("another")
-	for i := range 128 { // of 64 KiB each, which is all that the port has
-		_, s := r.enter(fmt.Sprint(i))
+	hostile := func(text string) {
+		_, s := r.enter(text)
 		s.Write([]byte{0, 0x80, 0, 0xff, 0, 0}) // 65,279 bytes of payload, of which one follows
 		s.Write([]byte{1})                      // is taken when there is a buffer for it
+	}
+	for i := range 128 { // of 64 KiB each, which is all that the port has
+		hostile(fmt.Sprint(i))
 	}
 	// What is large is dropped, what is small is not, once the others hold what there is.
 	for deadline := time.Now().Add(patience); ; {
@@ -456,6 +459,7 @@ func TestUDPHostileClient(t *testing.T) {
 		if len(got) != 9000 || heard(t, v) != "small" || time.Now().After(deadline) {
 			t.Fatalf("the visitor got %d bytes", len(got))
 		}
+		hostile("one more") // what passed had taken the place of one
 	}
 	if n := r.Stats(r.port).Dropped.Full; n < 1 {
 		t.Errorf("%d datagrams were dropped for want of room", n)

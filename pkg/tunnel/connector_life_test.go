@@ -237,7 +237,8 @@ func TestConnectorSessionIsRenewed(t *testing.T) {
 // R24, on the other side: the session of the endpoint's client is renewed, and a
 // connection that is open goes on.
 func TestPrivateEndpointIsRenewed(t *testing.T) {
-	n := start(t, server.Config{MaxStreams: 16})
+	const streams = 128 // enough of them are left while the next session is made
+	n := start(t, server.Config{MaxStreams: streams, Park: patience})
 	app := startRawApp(t).echo()
 	told := newEvents()
 	exposePrivate(t, &tunnel.Client{Server: n.url(), Token: "token-of-ann", Transport: tunnel.Raw, Events: told.tell}, "db", app.addr)
@@ -246,7 +247,7 @@ func TestPrivateEndpointIsRenewed(t *testing.T) {
 	kept := mustDial(t, d, "db")
 	for range 3 {
 		for i := 0; len(told) == 0; i++ {
-			if i > 16 {
+			if i > streams {
 				t.Fatal("the session was not renewed")
 			}
 			c := mustDial(t, d, "db")
