@@ -241,6 +241,11 @@ func TestClientKilledInFlight(t *testing.T) {
 	for range all {
 		awaitOn(t, a.reached, "request at the app")
 	}
+	for _, h := range all {
+		if h.phase == "half" {
+			h.r.Peek(1) // the answer has begun for the visitor, too
+		}
+	}
 	c.kill()
 	var ends sync.WaitGroup
 	for _, h := range all {
