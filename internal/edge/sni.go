@@ -77,21 +77,10 @@ func (t *TLS) name(sni string) string {
 	switch {
 	case below && protocol.CheckName(label) == nil:
 		return label
-	case !below && host != t.Domain && isDomain(host):
+	case !below && host != t.Domain && protocol.CheckDomain(host) == nil:
 		return host
 	}
 	return ""
-}
-
-// isDomain reports whether host may be a custom domain: labels, two of them at least.
-func isDomain(host string) bool {
-	labels := strings.Split(host, ".")
-	for _, label := range labels {
-		if protocol.CheckName(label) != nil {
-			return false
-		}
-	}
-	return len(labels) > 1
 }
 
 // has reports whether name is a route's of kind TLS. That it is held is enough: with
