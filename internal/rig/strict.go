@@ -69,7 +69,10 @@ type framing struct {
 
 // keeps reports whether the connection is for another request (RFC 9112, section 9.3).
 func (f *framing) keeps(old bool) bool {
-	options := strings.FieldsFunc(f.connection, func(c rune) bool { return strings.ContainsRune(", \t", c) })
+	options := strings.Split(f.connection, ",")
+	for i, option := range options {
+		options[i] = strings.Trim(option, " \t")
+	}
 	return !slices.Contains(options, "close") && (!old || slices.Contains(options, "keep-alive"))
 }
 
