@@ -134,18 +134,19 @@ func begins(name, letters string) bool {
 }
 
 // spell returns the name that a field may be taken for. To a CGI-like program
-// every other character looks like the hyphen.
+// every other character looks like the hyphen; how many stand between two words, and
+// whether any stand at the end, is not what a name should hang on.
 func spell(name string) string {
-	spelled := strings.Map(func(c rune) rune {
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' {
-			return c
-		}
-		return '-'
-	}, name)
-	if spelled != name {
-		spelled = http.CanonicalHeaderKey(spelled)
+	if !strings.ContainsFunc(name, odd) && !strings.Contains(name, "--") && !strings.HasSuffix(name, "-") {
+		return name
 	}
-	return spelled
+	words := strings.FieldsFunc(name, func(c rune) bool { return c == '-' || odd(c) })
+	return http.CanonicalHeaderKey(strings.Join(words, "-"))
+}
+
+// odd reports whether c is neither a letter, a digit nor a hyphen.
+func odd(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-'
 }
 
 // trailers is the body of a request whose trailers may hold what strip removes:

@@ -174,7 +174,7 @@ func (v *conversation) hold() {
 			v.bound(m.Bind)
 		case m.Unbind != nil:
 			name := m.Unbind.Name
-			maps.DeleteFunc(v.has, func(one, beside string) bool { return one == name || beside == name })
+			maps.DeleteFunc(v.has, func(one, beside string) bool { return one == name || name != "" && beside == name })
 		case m.Drain != nil:
 			v.drained = true
 			clear(v.has)
