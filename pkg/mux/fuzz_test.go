@@ -84,7 +84,7 @@ func fromPeer(t *testing.T, sent []byte, isClient bool) {
 	s.Close()
 	using.Wait()
 	// What nobody accepted is given back after Done.
-	for deadline := time.Now().Add(10 * time.Second); budget.Used() != 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); (budget.Used() != 0 || budget.sessions() != 0) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if budget.Used() != 0 || budget.sessions() != 0 {
