@@ -64,8 +64,8 @@ func (s *Server) own() http.Handler {
 // describe tells what a client may want to know before it connects.
 func (s *Server) describe() *protocol.Description {
 	d := &protocol.Description{
-		Versions: []int{protocol.Version}, Transports: []string{protocol.Upgrade, "websocket"},
-		Kinds: []protocol.Kind{protocol.KindHTTP}, Domain: s.c.Domain, PathNames: s.c.PathNames,
+		Versions: []int{protocol.Version}, Transports: []string{protocol.Upgrade, "websocket", protocol.UpgradePTTH},
+		Kinds: []protocol.Kind{protocol.KindHTTP}, Domain: s.c.Domain, Origins: s.publicURL("*." + s.c.Domain), PathNames: s.c.PathNames,
 	}
 	if s.c.TCPPorts != (Ports{}) {
 		d.Kinds = append(d.Kinds, protocol.KindTCP)

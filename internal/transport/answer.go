@@ -62,6 +62,10 @@ type exchange struct {
 	conn   net.Conn // after the 101 it has what was read ahead, too
 	body   socket   // of the 101
 	err    error    // what RoundTrip returned
+
+	// refused reads the refusal of a server that is not ours; nil, also of its result:
+	// only a tunnel server refuses.
+	refused func(resp *http.Response, body []byte) *protocol.Error
 }
 
 // RoundTrip returns an error for each answer but the 101 that was asked for. It
@@ -171,6 +175,12 @@ func badAnswer(err error, begin []byte, full bool) error {
 func (x *exchange) refusal(resp *http.Response) error {
 	code := resp.Header.Get(protocol.HeaderError)
 	if !validCode(code) {
+		if x.refused != nil {
+			body, _ := io.ReadAll(resp.Body) // as much as there is
+			if e := x.refused(resp, body); e != nil {
+				return &Refused{Status: resp.StatusCode, Err: e, RetryAfter: retryAfterOf(resp.Header)}
+			}
+		}
 		return x.broken(resp.StatusCode, notATunnel(resp))
 	}
 	e := &Refused{

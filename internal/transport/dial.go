@@ -58,10 +58,26 @@ const connectTime = 8 * time.Second
 // otherwise says why nothing was reached. It names the cause and the way out,
 // and never the token or the proxy's password.
 func (d *Dialer) Dial(ctx context.Context, kind Kind, session string) (net.Conn, error) {
-	req, err := d.request(ctx, kind, session)
+	if kind != Raw && kind != WebSocket {
+		return nil, fmt.Errorf("transport %q is unknown: use %s or %s", kind, Raw, WebSocket)
+	}
+	if session == "" {
+		return nil, errors.New("the session id is empty")
+	}
+	req, err := d.request(ctx, protocol.PathPrefix+session, protocol.PathPrefix+url.PathEscape(session))
 	if err != nil {
 		return nil, err
 	}
+	return d.dial(ctx, func(x *exchange) (net.Conn, error) {
+		if kind == WebSocket {
+			return dialWebSocket(x, req)
+		}
+		return dialRaw(x, req)
+	})
+}
+
+// dial makes a connection to the server, on which ask has it upgraded.
+func (d *Dialer) dial(ctx context.Context, ask func(*exchange) (net.Conn, error)) (net.Conn, error) {
 	proxy, err := d.proxy()
 	if err != nil {
 		return nil, err
@@ -71,7 +87,10 @@ func (d *Dialer) Dial(ctx context.Context, kind Kind, session string) (net.Conn,
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { base.Close() })
-	conn, err := d.upgrade(ctx, base, proxy, kind, req)
+	conn, err := d.reach(ctx, base, proxy)
+	if err == nil {
+		conn, err = ask(&exchange{server: address(d.Server), conn: conn})
+	}
 	if !stop() && err == nil {
 		err = &UpgradeError{Server: address(d.Server), Err: ctx.Err()}
 	}
@@ -83,18 +102,14 @@ func (d *Dialer) Dial(ctx context.Context, kind Kind, session string) (net.Conn,
 	return conn, nil
 }
 
-// request makes the request for the upgrade, and checks what d and session are
-// made of.
-func (d *Dialer) request(ctx context.Context, kind Kind, session string) (*http.Request, error) {
+// request makes the request for the upgrade at path, which is escaped as raw, and
+// checks what d is made of.
+func (d *Dialer) request(ctx context.Context, path, raw string) (*http.Request, error) {
 	switch {
-	case kind != Raw && kind != WebSocket:
-		return nil, fmt.Errorf("transport %q is unknown: use %s or %s", kind, Raw, WebSocket)
 	case d.Server == nil || d.Server.Scheme != "http" && d.Server.Scheme != "https" || d.Server.Hostname() == "":
 		return nil, errors.New("the server's URL is not http://HOST[:PORT] or https://HOST[:PORT]")
 	case d.Server.User != nil:
 		return nil, errors.New("the server's URL has a user in it: a token is passed with --token-file or TUNNEL_TOKEN")
-	case session == "":
-		return nil, errors.New("the session id is empty")
 	case !httpguts.ValidHeaderFieldValue(d.Token) || !httpguts.ValidHeaderFieldValue(d.Agent):
 		return nil, errors.New("the token has a line end or control character in it, which no HTTP header can carry")
 	}
@@ -102,8 +117,8 @@ func (d *Dialer) request(ctx context.Context, kind Kind, session string) (*http.
 		// The connection is made before the request, so its scheme says nothing.
 		Scheme:  "http",
 		Host:    d.Server.Host,
-		Path:    strings.TrimSuffix(d.Server.Path, "/") + protocol.PathPrefix + session,
-		RawPath: strings.TrimSuffix(d.Server.EscapedPath(), "/") + protocol.PathPrefix + url.PathEscape(session),
+		Path:    strings.TrimSuffix(d.Server.Path, "/") + path,
+		RawPath: strings.TrimSuffix(d.Server.EscapedPath(), "/") + raw,
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
@@ -165,9 +180,9 @@ func unreachable(ctx context.Context, err error, hint string) error {
 	return fmt.Errorf("%w: check %s", err, hint)
 }
 
-// upgrade makes base a connection to the server, through proxy and with TLS as
-// they apply, and upgrades it.
-func (d *Dialer) upgrade(ctx context.Context, base net.Conn, proxy *url.URL, kind Kind, req *http.Request) (net.Conn, error) {
+// reach makes base a connection to the server, through proxy and with TLS as they
+// apply.
+func (d *Dialer) reach(ctx context.Context, base net.Conn, proxy *url.URL) (net.Conn, error) {
 	conn, err := base, error(nil)
 	if proxy != nil {
 		if proxy.Scheme == "https" {
@@ -188,11 +203,7 @@ func (d *Dialer) upgrade(ctx context.Context, base net.Conn, proxy *url.URL, kin
 			return nil, err
 		}
 	}
-	x := &exchange{server: address(d.Server), conn: conn}
-	if kind == WebSocket {
-		return dialWebSocket(x, req)
-	}
-	return dialRaw(x, req)
+	return conn, nil
 }
 
 // secure does the TLS handshake with the peer at u, whose certificate is for

@@ -1,5 +1,5 @@
 // Package transport has every way to upgrade a connection between client and
-// server: raw.go and websocket.go, each with both of its ends. What comes out is a
+// server: raw.go, websocket.go and ptth.go, each with both of its ends. What comes out is a
 // net.Conn that carries bytes both ways; what they mean is the affair of
 // others.
 //
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ func Accept(w http.ResponseWriter, r *http.Request) (net.Conn, Kind, error) {
 }
 
 func accept(w http.ResponseWriter, r *http.Request) (net.Conn, Kind, error) {
-	if err := checkUpgrade(r); err != nil {
+	if err := checkUpgrade(r, protocol.Upgrade, upgradeWebSocket); err != nil {
 		return nil, "", err
 	}
 	kind, take := WebSocket, acceptWebSocket
@@ -84,8 +85,9 @@ func accept(w http.ResponseWriter, r *http.Request) (net.Conn, Kind, error) {
 	return conn, kind, nil
 }
 
-// checkUpgrade checks what holds for each way to upgrade.
-func checkUpgrade(r *http.Request) error {
+// checkUpgrade checks what holds for each way to upgrade, to one of tokens.
+func checkUpgrade(r *http.Request, tokens ...string) error {
+	asks := func(token string) bool { return hasToken(r.Header, "Upgrade", token) }
 	switch {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		// RFC 9110, section 7.8: an Upgrade in HTTP/1.0 is to be ignored. This is
@@ -95,12 +97,11 @@ func checkUpgrade(r *http.Request) error {
 			Message: "a tunnel begins with an upgrade of HTTP/1.1, and this request came as " + r.Proto,
 			Hint:    "have the proxy in front of the server speak HTTP/1.1 to it and pass Upgrade and Connection on",
 		}
-	case !hasToken(r.Header, "Connection", "upgrade"),
-		!hasToken(r.Header, "Upgrade", protocol.Upgrade) && !hasToken(r.Header, "Upgrade", upgradeWebSocket):
+	case !hasToken(r.Header, "Connection", "upgrade"), !slices.ContainsFunc(tokens, asks):
 		return &protocol.Error{
 			Code:    protocol.UpgradeRequired,
 			Message: "this request asks for no upgrade that is spoken here",
-			Hint:    "send Connection: Upgrade, and Upgrade with one of " + spoken,
+			Hint:    "send Connection: Upgrade, and Upgrade with one of " + strings.Join(tokens, ", "),
 		}
 	case r.Method != http.MethodGet:
 		return violation("an upgrade is a GET")

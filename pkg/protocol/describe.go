@@ -15,6 +15,9 @@ type Description struct {
 	Kinds []Kind `json:"kinds"`
 	// Domain is the parent of the public names, NAME.Domain.
 	Domain string `json:"domain"`
+	// Origins is the origin of each public name, with * in the name's place, such as
+	// https://*.tunnel.example.com: what a client of PTTH asks to serve.
+	Origins string `json:"origins,omitempty"`
 	// PathNames says that a name is public as /NAME/ of the server's own host, too.
 	PathNames bool `json:"path_names,omitempty"`
 }

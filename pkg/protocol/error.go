@@ -30,6 +30,7 @@ const (
 	LoginThrottled     Code = "login_throttled"
 	AuthUnavailable    Code = "auth_unavailable"
 	UpgradeRequired    Code = "upgrade_required"
+	ALPNUnsupported    Code = "alpn_unsupported"
 	NotFound           Code = "not_found"
 	NameTaken          Code = "name_taken"
 	NameInvalid        Code = "name_invalid"
@@ -91,6 +92,8 @@ func (c Code) Status() int {
 		return http.StatusRequestURITooLong
 	case WrongHost:
 		return http.StatusMisdirectedRequest
+	case ALPNUnsupported:
+		return http.StatusNotAcceptable
 	case UpgradeRequired:
 		return http.StatusUpgradeRequired
 	case TooManyNames, LoginThrottled:
