@@ -324,6 +324,8 @@ func codeOf(err error) protocol.Code {
 		return protocol.AppBadResponse
 	case errors.Is(err, upstream.ErrOverloaded):
 		return protocol.Overloaded
+	case errors.Is(err, upstream.ErrNoUpgrade):
+		return protocol.NoUpgrade
 	case errors.Is(err, upstream.ErrSessionLost):
 		return protocol.SessionLost
 	case errors.Is(err, proxy.ErrRequestBody), errors.Is(err, proxy.ErrInvalidRequest):

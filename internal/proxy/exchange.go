@@ -134,7 +134,7 @@ func (e *exchange) explain(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return ErrHeaderTimeout
 	}
-	if !e.c.answered && repeatable(e.req) {
+	if !e.c.answered && Repeatable(e.req) {
 		return fmt.Errorf("%w: %w: %w", ErrBadResponse, ErrUnanswered, err)
 	}
 	return fmt.Errorf("%w: %w", ErrBadResponse, err)

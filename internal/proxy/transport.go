@@ -203,8 +203,8 @@ func target(req *http.Request) string {
 	return req.URL.RequestURI()
 }
 
-// repeatable reports whether req may be sent twice: RFC 9110, section 9.2.1.
-func repeatable(req *http.Request) bool {
+// Repeatable reports whether req may be sent twice: RFC 9110, section 9.2.1.
+func Repeatable(req *http.Request) bool {
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return !hasBody(req)
@@ -230,7 +230,7 @@ func (t *Transport) get(req *http.Request, fresh bool) (*conn, error) {
 			break
 		}
 		c := t.idle[n-1]
-		if t.Fresh > 0 && time.Since(c.since) > t.Fresh && !repeatable(req) {
+		if t.Fresh > 0 && time.Since(c.since) > t.Fresh && !Repeatable(req) {
 			t.mu.Unlock()
 			break
 		}

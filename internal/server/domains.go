@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -41,53 +44,84 @@ const (
 // localhost are none.
 func (s *Server) Claimed(ctx context.Context, host string) bool { return s.edge.Claimed(ctx, host) }
 
-// authorize checks what b claims against the rights that its session has now (S11),
-// and custom domains against the word of who has them.
+// claimant is who claims names, by one connection.
+type claimant struct {
+	server   *Server
+	identity auth.Identity
+	owner    string // to whom its names belong
+	group    string // who its held names count with
+	log      *slog.Logger
+
+	lookups struct { // of custom domains, within a minute
+		since time.Time
+		n     int
+	}
+}
+
+// authorize checks what b claims, see claimant.authorize, until the session ends.
 func (s *session) authorize(b *protocol.Bind) error {
-	rights := s.server.c.Auth.Rights(s.identity)
-	// A name that the server picks may be any.
-	if b.Name == "" && !slices.Contains(rights.Names, "*") || b.Name != "" && !rights.Name(b.Name) {
-		return nameForbidden(b.Name, rights.Names)
-	}
-	if len(b.Domains) == 0 {
-		return nil
-	}
-	if b.Private || b.Kind != "" && b.Kind != protocol.KindHTTP && b.Kind != protocol.KindTLS {
-		return &protocol.Error{Code: protocol.DomainInvalid, Message: "a domain can lead to public endpoints of kind http and tls only"}
-	}
-	if most := s.server.c.MaxNames; len(b.Domains) > most {
-		return &protocol.Error{Code: protocol.TooManyNames, Message: fmt.Sprintf("%d domains are more than a session may have names, %d", len(b.Domains), most)}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), proofTime)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
-	watching.Go(func() {
-		select {
-		case <-s.mux.Done():
-			cancel() // nobody waits for the answer
-		case <-ctx.Done():
-		}
-	})
+	if len(b.Domains) > 0 {
+		watching.Go(func() {
+			select {
+			case <-s.mux.Done():
+				cancel() // nobody waits for the answer
+			case <-ctx.Done():
+			}
+		})
+	}
+	byRight, err := s.claimant.authorize(ctx, b)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byRight == nil {
+		s.byRight = make(map[string]bool)
+	}
+	maps.Copy(s.byRight, byRight)
+	return nil
+}
+
+// authorize checks what b claims against the rights that the claimant has now (S11),
+// and custom domains against the word of who has them. byRight tells of each domain
+// whether it was the rights.
+func (s *claimant) authorize(ctx context.Context, b *protocol.Bind) (byRight map[string]bool, err error) {
+	rights := s.server.c.Auth.Rights(s.identity)
+	// A name that the server picks may be any.
+	if b.Name == "" && !slices.Contains(rights.Names, "*") || b.Name != "" && !rights.Name(b.Name) {
+		return nil, nameForbidden(b.Name, rights.Names)
+	}
+	return s.authorizeDomains(ctx, b, rights)
+}
+
+func (s *claimant) authorizeDomains(ctx context.Context, b *protocol.Bind, rights auth.Rights) (byRight map[string]bool, err error) {
+	if len(b.Domains) == 0 {
+		return nil, nil
+	}
+	if b.Private || b.Kind != "" && b.Kind != protocol.KindHTTP && b.Kind != protocol.KindTLS {
+		return nil, &protocol.Error{Code: protocol.DomainInvalid, Message: "a domain can lead to public endpoints of kind http and tls only"}
+	}
+	if most := s.server.c.MaxNames; len(b.Domains) > most {
+		return nil, &protocol.Error{Code: protocol.TooManyNames, Message: fmt.Sprintf("%d domains are more than a session may have names, %d", len(b.Domains), most)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofTime)
+	defer cancel()
+	byRight = make(map[string]bool)
 	for _, domain := range b.Domains {
 		if err := s.server.checkDomain(domain); err != nil {
-			return err
+			return nil, err
 		}
-		byRight := rights.Domain(domain)
-		if !byRight {
+		if byRight[domain] = rights.Domain(domain); !byRight[domain] {
 			if err := s.prove(ctx, domain); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		s.mu.Lock()
-		if s.byRight == nil {
-			s.byRight = make(map[string]bool)
-		}
-		s.byRight[domain] = byRight
-		s.mu.Unlock()
 	}
-	return nil
+	return byRight, nil
 }
 
 func nameForbidden(name string, patterns []string) error {
@@ -119,8 +153,8 @@ func (s *Server) checkDomain(domain string) error {
 }
 
 // prove looks for the record by which the domain's owner says that it is the
-// session's.
-func (s *session) prove(ctx context.Context, domain string) error {
+// claimant's.
+func (s *claimant) prove(ctx context.Context, domain string) error {
 	if s.identity.OfSession() {
 		return &protocol.Error{
 			Code: protocol.Forbidden, Message: "nobody can tell whether the domain " + domain + " is yours without a token",

@@ -58,7 +58,15 @@ func (s *Server) own() http.Handler {
 			Hint: "tunnels are " + where + "; clients connect to the host itself",
 		})
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The mux would answer a list of origins that is not percent-encoded well with a
+		// redirect.
+		if strings.HasPrefix(r.URL.EscapedPath(), protocol.PathPTTH) {
+			s.transpose(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // describe tells what a client may want to know before it connects.
@@ -82,15 +90,7 @@ func (s *Server) describe() *protocol.Description {
 // upgrade takes a client's session: hop by hop what package protocol tells.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	from := s.edge.Visitor(r)
-	refuse := func(e *protocol.Error) {
-		level, unlogged := s.refused.count(e.Code, time.Now())
-		log := s.log
-		if unlogged > 0 {
-			log = log.With("unlogged", unlogged)
-		}
-		log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
-		transport.Refuse(w, e)
-	}
+	refuse := func(e *protocol.Error) { s.refuseUpgrade(w, r, from, e) }
 	id := r.PathValue("session")
 	if !validSession(id) {
 		refuse(&protocol.Error{Code: protocol.BadRequest, Message: "the session id is not 16 to 128 letters, digits, - and _"})
@@ -98,10 +98,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	identity, err := s.throttle.Authenticate(from, bearer(r), id)
 	if err != nil {
-		var throttled *auth.Throttled
-		if errors.As(err, &throttled) {
-			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(throttled.RetryAfter.Seconds()))))
-		}
+		retryLater(w, err)
 		refuse(asError(err, protocol.Unauthorized))
 		return
 	}
@@ -119,12 +116,33 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("session failed", "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	one := &session{server: s, id: id, identity: identity, group: group(identity, from), from: addrPort(r, from), log: s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))}
+	log := s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))
+	one := &session{claimant: claimant{server: s, identity: identity, group: group(identity, from), log: log}, id: id, from: addrPort(r, from)}
 	// The handler returns: net/http frees what it held for the request.
 	go func() {
 		defer s.over()
 		one.run(conn)
 	}()
+}
+
+// refuseUpgrade says no, and logs it as often as is bearable.
+func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, from netip.Addr, e *protocol.Error) {
+	level, unlogged := s.refused.count(e.Code, time.Now())
+	log := s.log
+	if unlogged > 0 {
+		log = log.With("unlogged", unlogged)
+	}
+	log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
+	transport.Refuse(w, e)
+}
+
+// retryLater says when a login that was refused for its many failures may be tried
+// again.
+func retryLater(w http.ResponseWriter, err error) {
+	var throttled *auth.Throttled
+	if errors.As(err, &throttled) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(throttled.RetryAfter.Seconds()))))
+	}
 }
 
 // group is who the names of id are held together with: a stranger can have any

@@ -38,11 +38,11 @@ func TestDescription(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &got); err != nil || res.Header.Get("Content-Type") != "application/json" {
 			t.Fatalf("%s: %v: %s", name, err, body)
 		}
-		if !slices.Equal(got.Versions, []int{protocol.Version}) || !slices.Equal(got.Transports, []string{"tunnel.v1", "websocket"}) || got.Domain != "tunnel.test" ||
+		if !slices.Equal(got.Versions, []int{protocol.Version}) || !slices.Equal(got.Transports, []string{"tunnel.v1", "websocket", "ptth"}) || got.Domain != "tunnel.test" ||
 			!slices.Equal(got.Kinds, c.want.Kinds) || got.PathNames != c.want.PathNames {
 			t.Errorf("%s: %s", name, body)
 		}
-		for _, secret := range []string{"anns", "token", "secret", "9.9.9", path, "8443", "inner"} {
+		for _, secret := range []string{"anns", "token", "secret", "9.9.9", path, "inner"} {
 			if strings.Contains(strings.ReplaceAll(body, "tunnel.v1", ""), secret) {
 				t.Errorf("%s: tells %q: %s", name, secret, body)
 			}

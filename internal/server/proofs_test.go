@@ -32,7 +32,7 @@ func TestProofsAge(t *testing.T) {
 		r := &record{value: "token:0"}
 		server := &Server{proofs: newProofs(r)}
 		prove := func(id string) error {
-			s := &session{server: server, identity: auth.Identity{ID: id}, log: slog.New(slog.DiscardHandler)}
+			s := &claimant{server: server, identity: auth.Identity{ID: id}, log: slog.New(slog.DiscardHandler)}
 			return s.prove(t.Context(), "app.example.org")
 		}
 		want := func(what string, err error, code protocol.Code, lookups int) {

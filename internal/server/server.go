@@ -116,6 +116,7 @@ type Server struct {
 	resume   resumer
 	throttle auth.Throttle
 	refused  refused
+	origins  origins // attached by PTTH
 	draining atomic.Bool
 
 	running sync.WaitGroup // sessions, and what they start
@@ -268,6 +269,7 @@ func (s *Server) end() {
 	for _, one := range s.all() {
 		one.end(&protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"}, s.c.Hold)
 	}
+	s.closeOrigins()
 	s.running.Wait()
 }
 
@@ -346,6 +348,7 @@ func (s *Server) endRevoked() {
 			one.end(&protocol.Error{Code: protocol.SessionFenced, Message: "the rights of the token have changed, and " + name + " is none of them"}, 0)
 		}
 	}
+	s.endOrigins()
 }
 
 func errRevoked() *protocol.Error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/upstream"
 	"github.com/revtun/tunnel/pkg/mux"
@@ -33,15 +31,11 @@ const (
 
 // session is one client's connection on the server.
 type session struct {
-	server   *Server
-	id       string
-	identity auth.Identity
-	owner    string         // to whom its names belong
-	group    string         // who its held names count with
-	from     netip.AddrPort // where the client is
-	log      *slog.Logger
-	mux      mux.Session
-	pool     *upstream.Pool
+	claimant
+	id   string
+	from netip.AddrPort // where the client is
+	mux  mux.Session
+	pool *upstream.Pool
 
 	spent    atomic.Bool // its next connection is to take over
 	replaced atomic.Bool // that one is there
@@ -49,10 +43,6 @@ type session struct {
 
 	connects   bool         // the client opens streams to private endpoints
 	connecting atomic.Int64 // those that lead to one, or are about to
-	lookups    struct {     // of custom domains, within a minute
-		since time.Time
-		n     int
-	}
 
 	writing sync.Mutex // one message at a time
 	control mux.Stream

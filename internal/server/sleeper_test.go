@@ -56,7 +56,7 @@ func attach(t *testing.T, s *Server, token string) (*sleepy, mux.Stream, mux.Ses
 	if e := s.begin("session-of-" + token); e != nil {
 		t.Fatal(e)
 	}
-	one := &session{server: s, id: "session-of-" + token, identity: id, log: s.log}
+	one := &session{claimant: claimant{server: s, identity: id, log: s.log}, id: "session-of-" + token}
 	go func() {
 		defer s.over()
 		one.run(there)

@@ -181,7 +181,7 @@ func Refuse(w http.ResponseWriter, e *protocol.Error) {
 	h := w.Header()
 	switch status {
 	case http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", "Bearer")
+		h.Add("WWW-Authenticate", "Bearer")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		if h.Get("Retry-After") == "" {
 			h.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))

@@ -115,6 +115,14 @@ func (p *Pool) leave() {
 	p.finish()
 }
 
+func (p *Pool) leaveUpgraded() { p.active.Add(-1) }
+
+// counter knows how many requests are under way.
+type counter interface {
+	leave()
+	leaveUpgraded() // for an upgraded connection
+}
+
 func (p *Pool) finish() {
 	if p.pending.Add(-1) == 0 {
 		p.once.Do(func() { close(p.idle) })
@@ -185,7 +193,7 @@ func (p *Pool) explain(err error) error {
 // the one trailer away that would pass for the tunnel's own.
 type body struct {
 	io.ReadCloser
-	pool   *Pool
+	pool   counter
 	res    *http.Response
 	closed atomic.Bool
 }
@@ -215,14 +223,14 @@ func (b *body) BeforeWait(f func()) bool {
 // upgraded is the same for what follows a 101.
 type upgraded struct {
 	io.ReadWriteCloser
-	pool   *Pool
+	pool   counter
 	closed atomic.Bool
 }
 
 func (u *upgraded) Close() error {
 	err := u.ReadWriteCloser.Close()
 	if !u.closed.Swap(true) {
-		u.pool.active.Add(-1)
+		u.pool.leaveUpgraded()
 	}
 	return err
 }

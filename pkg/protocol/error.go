@@ -22,6 +22,7 @@ const (
 	AppRefused      Code = "app_refused"
 	AppBadResponse  Code = "app_bad_response"
 	AppTimeout      Code = "app_timeout"
+	NoUpgrade       Code = "no_upgrade"
 )
 
 // Codes that clients see, in a [Refusal] or on the control stream.
@@ -102,6 +103,8 @@ func (c Code) Status() int {
 		return http.StatusRequestHeaderFieldsTooLarge
 	case SessionLost, AppRefused, AppBadResponse:
 		return http.StatusBadGateway
+	case NoUpgrade:
+		return http.StatusNotImplemented
 	case AppTimeout:
 		return http.StatusGatewayTimeout
 	case ClientOffline, Overloaded, Draining, TooManySessions, AuthUnavailable, DomainUnverified:

@@ -1,0 +1,410 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/internal/upstream"
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// PTTH: an HTTP server that attaches itself, without a client of ours. It asks for the
+// requests of its origins, and after the 101 they come on the same connection, by HTTP
+// with the roles turned around. Each origin is a name, with a route like any other; all
+// connections that one identity attaches for it serve it together.
+
+// origins are those that are attached. The zero value has none.
+type origins struct {
+	mu       sync.Mutex // guards the following
+	byName   map[string]*origin
+	attached map[*attachment]struct{}
+}
+
+// origin is a name that connections of PTTH serve.
+type origin struct {
+	server  *Server
+	name    string // the registry's
+	owner   string
+	lines   *upstream.Lines
+	settled chan struct{} // closed when it is known whether the name could be bound
+
+	// Guarded by origins.mu, and before settled by nothing: the following.
+	err     error // why the name could not be bound
+	release registry.Release
+	using   int  // connections that serve it, or are about to
+	silent  bool // the last one was given up because nothing came from it
+}
+
+// attachment is one connection of PTTH.
+type attachment struct {
+	claimant
+	alpn    string
+	origins []*origin
+	byRight map[string]bool
+	line    *upstream.Line // nil: it is about to be
+}
+
+// transpose answers a request for PTTH.
+func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
+	from := s.edge.Visitor(r)
+	alpn, err := transport.ChoosePTTH(w, r)
+	if err != nil {
+		s.refuseUpgrade(w, r, from, asError(err, protocol.BadRequest))
+		return
+	}
+	asked, err := protocol.ParseOrigins(r.URL.EscapedPath())
+	if err != nil {
+		s.refuseUpgrade(w, r, from, &protocol.Error{Code: protocol.BadRequest, Message: err.Error()})
+		return
+	}
+	a := &attachment{alpn: alpn}
+	a.server, a.log = s, s.log.With("remote", r.RemoteAddr, "transport", "ptth", "alpn", alpn)
+	if err := s.identify(w, r, from, &a.claimant); err != nil {
+		s.refuseUpgrade(w, r, from, err)
+		return
+	}
+	names, refusal := a.mayServe(r.Context(), asked)
+	if refusal == nil {
+		refusal = s.begin("")
+	}
+	if refusal != nil {
+		s.refuseUpgrade(w, r, from, refusal)
+		return
+	}
+	if err := a.join(names); err != nil {
+		s.over()
+		s.refuseUpgrade(w, r, from, asError(err, protocol.NameTaken))
+		return
+	}
+	conn, err := transport.AcceptPTTH(w, alpn)
+	if err != nil {
+		a.part(0)
+		s.over()
+		var e *protocol.Error
+		if errors.As(err, &e) {
+			s.refuseUpgrade(w, r, from, e)
+		}
+		return
+	}
+	go func() {
+		defer s.over()
+		a.run(conn)
+	}()
+}
+
+// identify finds out who asks: by a bearer token, by basic authentication with the
+// token as the password, or, without either, nobody in particular.
+func (s *Server) identify(w http.ResponseWriter, r *http.Request, from netip.Addr, c *claimant) *protocol.Error {
+	token := bearer(r)
+	if _, password, ok := r.BasicAuth(); ok {
+		token = password
+	}
+	id, err := s.throttle.Authenticate(from, token, rand.Text())
+	if err != nil {
+		retryLater(w, err)
+		// A 401 names each way to log in.
+		w.Header().Add("WWW-Authenticate", `Basic realm="tunnel", charset="UTF-8"`)
+		return asError(err, protocol.Unauthorized)
+	}
+	c.identity, c.owner, c.group = id, id.ID, group(id, from)
+	return nil
+}
+
+// mayServe returns the names that lead to all. The error is of the first one that the
+// claimant may not serve (S11).
+func (a *attachment) mayServe(ctx context.Context, all []protocol.Origin) (names []string, refusal *protocol.Error) {
+	if most := a.server.c.MaxNames; len(all) > most {
+		return nil, &protocol.Error{Code: protocol.BadRequest, Message: "the list has more origins than a connection may have here", Hint: "attach a connection for each of them"}
+	}
+	a.byRight = make(map[string]bool)
+	for _, one := range all {
+		name, err := a.server.nameOf(one)
+		if err == nil {
+			b := &protocol.Bind{Name: name}
+			if isDomain(name) {
+				b.Name, b.Domains = "", []string{name}
+			}
+			var byRight map[string]bool
+			if byRight, err = a.authorizeOrigin(ctx, b); err == nil && isDomain(name) {
+				a.byRight[name] = byRight[name]
+			}
+		}
+		if err != nil {
+			e := *asError(err, protocol.Forbidden)
+			if e.Code != protocol.DomainUnverified {
+				e.Code = protocol.Forbidden
+			}
+			e.Message = "origin " + one.String() + ": " + e.Message
+			return nil, &e
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (a *attachment) authorizeOrigin(ctx context.Context, b *protocol.Bind) (map[string]bool, error) {
+	if len(b.Domains) > 0 {
+		return a.authorizeDomains(ctx, b, a.server.c.Auth.Rights(a.identity))
+	}
+	return a.authorize(ctx, b)
+}
+
+// nameOf returns the name of the registry that leads to o, which must be public here.
+func (s *Server) nameOf(o protocol.Origin) (string, error) {
+	name, below := strings.CutSuffix(o.Host, "."+s.c.Domain)
+	if below {
+		if err := protocol.CheckName(name); err != nil {
+			return "", err
+		}
+	} else {
+		if err := s.checkDomain(o.Host); err != nil {
+			return "", err
+		}
+		name = o.Host
+	}
+	public := s.publicURL(o.Host)
+	if want, err := protocol.ParseOrigin(public); err != nil || want != o {
+		return "", &protocol.Error{Code: protocol.Forbidden, Message: "it is not public here", Hint: "visitors find that host at " + public}
+	}
+	if s.ownName(name) {
+		return "", &protocol.Error{Code: protocol.Forbidden, Message: "it is the server's own"}
+	}
+	return name, nil
+}
+
+// join makes the attachment one of those that serve names, and claims those that
+// nobody serves yet. With an error it is one of none.
+func (a *attachment) join(names []string) error {
+	for _, name := range names {
+		o, err := a.server.origin(&a.claimant, name)
+		if err != nil {
+			a.part(0)
+			return err
+		}
+		a.origins = append(a.origins, o)
+	}
+	return nil
+}
+
+// origin returns the one that c's identity serves as name. Each call is followed by
+// one of done where there is no error.
+func (s *Server) origin(c *claimant, name string) (*origin, error) {
+	s.origins.mu.Lock()
+	o := s.origins.byName[name]
+	switch {
+	case o == nil:
+		o = &origin{server: s, name: name, owner: c.owner, lines: upstream.NewLines(s.c.MaxRequests), settled: make(chan struct{}), using: 1}
+		if s.origins.byName == nil {
+			s.origins.byName = make(map[string]*origin)
+		}
+		s.origins.byName[name] = o
+		s.origins.mu.Unlock()
+		o.bind(c.group)
+		close(o.settled)
+	case o.owner == c.owner:
+		o.using++
+		s.origins.mu.Unlock()
+		<-o.settled
+	default:
+		s.origins.mu.Unlock()
+		return nil, originTaken(name)
+	}
+	if o.err != nil {
+		o.done(0)
+		return nil, o.err
+	}
+	return o, nil
+}
+
+func originTaken(name string) *protocol.Error {
+	return &protocol.Error{Code: protocol.NameTaken, Message: "another serves the name " + name, Hint: "stop it, or wait until its hold has passed"}
+}
+
+// bind claims the name.
+func (o *origin) bind(group string) {
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	defer cancel()
+	o.release, o.err = o.server.c.Registry.Bind(ctx, &registry.Route{
+		Name: o.name, Owner: o.owner, Group: group, Kind: protocol.KindHTTP, HTTP: o.lines,
+		Alive: o.lines.Alive, Silent: o.wasSilent, Lost: o.lost,
+	})
+	if errors.Is(o.err, registry.ErrTaken) {
+		o.err = originTaken(o.name)
+	}
+}
+
+func (o *origin) wasSilent() bool {
+	o.server.origins.mu.Lock()
+	defer o.server.origins.mu.Unlock()
+	return o.silent
+}
+
+// lost ends what serves the name, as another route of its owner does now.
+func (o *origin) lost() {
+	o.forget()
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	o.lines.Drop(now)
+}
+
+// forget lets the next attachment claim the name anew.
+func (o *origin) forget() {
+	o.server.origins.mu.Lock()
+	defer o.server.origins.mu.Unlock()
+	if o.server.origins.byName[o.name] == o {
+		delete(o.server.origins.byName, o.name)
+	}
+}
+
+// done is for each connection that serves the origin no more. The last one gives the
+// name back, for hold.
+func (o *origin) done(hold time.Duration) {
+	all := &o.server.origins
+	all.mu.Lock()
+	o.using--
+	last := o.using == 0
+	if last && all.byName[o.name] == o {
+		delete(all.byName, o.name)
+	}
+	release := o.release
+	all.mu.Unlock()
+	if last && release != nil {
+		release(hold)
+	}
+}
+
+// part is done, for all origins.
+func (a *attachment) part(hold time.Duration) {
+	for _, o := range a.origins {
+		o.done(hold)
+	}
+	a.origins = nil
+}
+
+// run serves the origins by conn until it ends.
+func (a *attachment) run(conn net.Conn) {
+	hold := a.server.c.Hold
+	if a.identity.OfSession() {
+		hold = 0 // it will be somebody else when it comes back
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	line, err := upstream.NewLine(ctx, conn, a.alpn == protocol.ALPNHTTP2)
+	cancel()
+	if err != nil {
+		a.part(0)
+		a.log.Info("origin failed", "err", err)
+		return
+	}
+	defer line.Close()
+	names := make([]string, len(a.origins))
+	for i, o := range a.origins {
+		names[i] = o.name
+	}
+	log := a.log.With("names", strings.Join(names, ","))
+	if !a.server.attach(a, line) {
+		a.part(0)
+		return
+	}
+	log.Info("origin attached", "owner", a.owner)
+	var checking sync.WaitGroup
+	probe, cancel := context.WithTimeout(context.Background(), probeTime)
+	for _, o := range a.origins {
+		o.lines.Add(line)
+		checking.Go(func() { o.lines.Check(probe, line) })
+	}
+	checking.Wait()
+	cancel()
+	<-line.Left()
+	if line.Silent() {
+		a.server.origins.mu.Lock()
+		for _, o := range a.origins {
+			o.silent = true
+		}
+		a.server.origins.mu.Unlock()
+	}
+	a.part(hold)
+	log.Info("origin leaves", "silent", line.Silent())
+	select {
+	case <-line.Done():
+	case <-time.After(drainTime): // what is under way has had its time
+	}
+	a.server.detach(a)
+}
+
+// attach notes a, unless its token was taken away meanwhile, or the server drains.
+func (s *Server) attach(a *attachment, line *upstream.Line) bool {
+	s.origins.mu.Lock()
+	a.line = line
+	if s.origins.attached == nil {
+		s.origins.attached = make(map[*attachment]struct{})
+	}
+	s.origins.attached[a] = struct{}{}
+	s.origins.mu.Unlock()
+	if s.draining.Load() || !s.c.Auth.Valid(a.identity) { // after it is noted: those that end all look there
+		s.detach(a)
+		return false
+	}
+	return true
+}
+
+func (s *Server) detach(a *attachment) {
+	s.origins.mu.Lock()
+	defer s.origins.mu.Unlock()
+	delete(s.origins.attached, a)
+}
+
+func (s *Server) attachments() (all []*attachment) {
+	s.origins.mu.Lock()
+	defer s.origins.mu.Unlock()
+	for a := range s.origins.attached {
+		all = append(all, a)
+	}
+	return all
+}
+
+// overclaims returns a name that a has and may not have any more, or "".
+func (a *attachment) overclaims() string {
+	rights := a.server.c.Auth.Rights(a.identity)
+	a.server.origins.mu.Lock()
+	defer a.server.origins.mu.Unlock()
+	for _, o := range a.origins {
+		if isDomain(o.name) && a.byRight[o.name] && !rights.Domain(o.name) || !isDomain(o.name) && !rights.Name(o.name) {
+			return o.name
+		}
+	}
+	return ""
+}
+
+// endOrigins ends the attachments whose token was taken away, or whose rights do not
+// reach as far as they did.
+func (s *Server) endOrigins() {
+	for _, a := range s.attachments() {
+		if !s.c.Auth.Valid(a.identity) || a.overclaims() != "" {
+			a.log.Info("ending origin", "code", string(protocol.TokenRevoked))
+			a.line.Close()
+		}
+	}
+}
+
+// closeOrigins ends all attachments: those of HTTP/2 are told to go.
+func (s *Server) closeOrigins() {
+	for _, a := range s.attachments() {
+		s.running.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
+			defer cancel()
+			a.line.Shutdown(ctx)
+		})
+	}
+}

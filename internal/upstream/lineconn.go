@@ -1,0 +1,76 @@
+package upstream
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lineConn is the connection of a Line. While nothing is asked for on it, it notices
+// the origin's end.
+type lineConn struct {
+	net.Conn
+	done   chan struct{} // closed by Close
+	silent atomic.Bool
+	once   sync.Once
+
+	watching chan struct{} // closed when the watch has ended; nil: there is none
+}
+
+func (c *lineConn) Close() error {
+	err := net.ErrClosed
+	c.once.Do(func() {
+		err = c.Conn.Close()
+		close(c.done)
+	})
+	return err
+}
+
+// watch reads until unwatch. An origin that says anything now says it unasked: nobody
+// can tell what it belongs to, and the connection is closed (S2).
+func (c *lineConn) watch() {
+	watching := make(chan struct{})
+	c.watching = watching
+	go func() {
+		defer close(watching)
+		var b [1]byte
+		n, err := c.Conn.Read(b[:])
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			return // unwatch
+		}
+		c.Close()
+	}()
+}
+
+// unwatch ends the watch, and reports whether the connection can be used.
+func (c *lineConn) unwatch() bool {
+	if c.watching == nil {
+		return false
+	}
+	c.Conn.SetReadDeadline(time.Unix(1, 0))
+	<-c.watching
+	c.watching = nil
+	if c.Conn.SetReadDeadline(time.Time{}) != nil {
+		return false
+	}
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// CloseWrite passes on what the connection has.
+func (c *lineConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}
+
+// NetConn returns the connection below, whose options an abort sets.
+func (c *lineConn) NetConn() net.Conn { return c.Conn }
