@@ -260,10 +260,12 @@ func TestLineLost(t *testing.T) {
 		}{{"GET", false, true}, {"POST", false, false}, {"GET", true, false}} {
 			var there net.Conn
 			var line *Line
+			seen := make(chan struct{}) // closed when the origin may die
 			line, there = lineTo(t, h2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if c.within {
 					io.WriteString(w, "begin")
 					w.(http.Flusher).Flush()
+					<-seen
 				}
 				there.Close()
 				<-r.Context().Done()
@@ -271,6 +273,7 @@ func TestLineLost(t *testing.T) {
 			p := NewLines(0)
 			p.Add(line)
 			res, err := p.RoundTrip(asked(t.Context(), c.method, "/", nil))
+			close(seen)
 			if c.within && err == nil {
 				_, err = io.ReadAll(res.Body)
 				res.Body.Close()
