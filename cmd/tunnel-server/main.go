@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"os/signal"
@@ -30,6 +31,8 @@ func main() {
 	pace.Follow()
 	// quic-go would write it past the log; docs/limits.md has it.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
+	// So would x/net's HTTP/2 what an origin does wrong, as often as that pleases.
+	log.SetOutput(io.Discard)
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
 
