@@ -11,8 +11,13 @@ import (
 	"time"
 )
 
-// A child that a lab starts from this executable is an app.
+// A child that a lab starts from this executable is an app, or pretends to be a process
+// that goes wrong.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == rolePretend {
+		pretend(os.Args[2])
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == roleApp {
 		if err := playApp(os.Args[2:]); err != nil {
 			os.Stderr.WriteString(err.Error())

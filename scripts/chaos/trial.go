@@ -164,10 +164,15 @@ func (t *trial) probe(v *rig.Visitor, id string, grpc bool) error {
 }
 
 // leaks compares the processes with what they were before the load, when nothing is kept any more for
-// the next request, and ends them.
+// the next request.
 func (t *trial) leaks(before []figures) {
 	const keptFor = 70 * time.Second // streams and connections are kept for a minute
 	t.lab.site.Sleep(keptFor)
+	t.compare(before)
+}
+
+// compare ends the processes, and finds those that hold more than before.
+func (t *trial) compare(before []figures) {
 	for i, now := range t.count() {
 		p, was := t.lab.all()[i], before[i]
 		if now.descriptors > was.descriptors+few || now.goroutines > was.goroutines+few {
