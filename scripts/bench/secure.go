@@ -12,7 +12,7 @@ import (
 const benchHost = "bench.localhost"
 
 func secureRows() []row {
-	const about = "TLS 1.3: 13-byte answers on kept connections and on new ones, and a download and an upload of 512 MiB (quick: 64 MiB)"
+	const about = "TLS 1.3: 13-byte answers on kept connections and on new ones, and a download and an upload of 256 MiB (quick: 64 MiB)"
 	return []row{
 		secureRow(http1TLS, "HTTP/1.1 over "+about),
 		secureRow(http2TLS, "HTTP/2 over "+about),
@@ -57,7 +57,7 @@ func (r *run) secure(row row, s *site, v variant, roots *x509.CertPool) error {
 			return err
 		}
 	}
-	size := pick[int64](r, 64<<20, 512<<20)
+	size := pick[int64](r, 64<<20, 256<<20)
 	err = r.bulkCase(line(bulkBody), t, size, func() (mover, error) { return g.bulk(size, time.Minute) })
 	if err != nil {
 		return err
@@ -75,12 +75,12 @@ const (
 // exchanges measures small exchanges on kept connections, and on a new one for each.
 func (r *run) exchanges(line func(kase string) cell, t *tunnel, dial func(time.Time) (caller, error)) error {
 	for _, conns := range []int{1, 64} {
-		l := &load{dial: dial, conns: conns, measure: pick(r, 250*time.Millisecond, time.Second)}
+		l := &load{dial: dial, conns: conns, measure: pick(r, 250*time.Millisecond, 800*time.Millisecond)}
 		if err := r.smallCase(line(connections(conns)), t, l); err != nil {
 			return err
 		}
 	}
-	l := &load{conns: 4, measure: pick(r, 250*time.Millisecond, time.Second)}
+	l := &load{conns: 4, measure: pick(r, 250*time.Millisecond, 800*time.Millisecond)}
 	l.dial = func(deadline time.Time) (caller, error) { return anew{dial, deadline}, nil }
 	return r.smallCase(line(newEach), t, l)
 }
@@ -92,7 +92,7 @@ func (r *run) multiplexed(line cell, t *tunnel, g guest) error {
 		return &caseError{line.kase, err}
 	}
 	defer one.close()
-	l := &load{conns: 64, measure: pick(r, 250*time.Millisecond, time.Second)}
+	l := &load{conns: 64, measure: pick(r, 250*time.Millisecond, 800*time.Millisecond)}
 	l.dial = func(time.Time) (caller, error) { return shared{one}, nil }
 	return r.smallCase(line, t, l)
 }

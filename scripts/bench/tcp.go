@@ -16,7 +16,7 @@ const pingSize = 64
 func tcpRow() row {
 	return row{
 		name: "tcp",
-		about: "Raw TCP: 64 bytes there and back on kept connections and on new ones, and 1 GiB down and up " +
+		about: "Raw TCP: 64 bytes there and back on kept connections and on new ones, and 512 MiB down and up " +
 			"(quick: 256 MiB)",
 		metrics: withYard(twoRelays, slices.Concat(smallRow().metrics, bulkRow().metrics)),
 		measure: func(r *run, row row) {
@@ -50,7 +50,7 @@ func (r *run) tcp(row row, s *site, v variant) error {
 	if err := r.exchanges(line, t, dial); err != nil {
 		return err
 	}
-	size := pick[int64](r, 256<<20, 1<<30)
+	size := pick[int64](r, 256<<20, 512<<20)
 	err = r.bulkCase(line(bulkBody), t, size, func() (mover, error) {
 		c, err := dialUntil(p.visit, time.Now().Add(time.Minute))
 		return &rawTransfer{conn: c, bytes: size}, err

@@ -46,7 +46,7 @@ func (r *run) udp(row row, s *site, v variant) error {
 	for _, visitors := range []int{1, 64} {
 		line := cell{row.name, connections(visitors), v.name, ""}
 		var sent, missed atomic.Int64
-		l := &load{conns: visitors, measure: pick(r, 250*time.Millisecond, time.Second)}
+		l := &load{conns: visitors, measure: pick(r, 250*time.Millisecond, 800*time.Millisecond)}
 		l.dial = func(time.Time) (caller, error) { return dialThrower(p.visit, &sent, &missed) }
 		if err := r.smallCase(line, t, l); err != nil {
 			return err
