@@ -193,3 +193,34 @@ func TestFlowNoticesWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// Visitors that take long to connect, as with TLS on a busy machine, would find nothing left of a
+// short measurement.
+func TestLoadBeginsWhenAllAreConnected(t *testing.T) {
+	app := serveRawTest(t)
+	late := make(chan struct{})
+	marked := make(chan bool, 2)
+	l := &load{conns: 2, measure: 10 * time.Millisecond}
+	l.mark = func() {
+		select {
+		case <-late:
+			marked <- true
+		default:
+			marked <- false
+		}
+	}
+	var dialled atomic.Int32
+	l.dial = func(deadline time.Time) (caller, error) {
+		if dialled.Add(1) == 2 {
+			time.AfterFunc(50*time.Millisecond, func() { close(late) })
+			<-late
+		}
+		return dialPinger(app, deadline)
+	}
+	if _, err := l.run(); err != nil {
+		t.Fatal(err)
+	}
+	if !<-marked {
+		t.Error("measuring began before all were connected")
+	}
+}

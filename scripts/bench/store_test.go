@@ -71,6 +71,29 @@ Failed: one proxy hop c=1: a wrong answer
 	}
 }
 
+// Cases with other columns are a table of their own.
+func TestTablesByColumns(t *testing.T) {
+	s := newStore()
+	s.add("r", "c=1", ours, "x", 1)
+	s.add("r", "c=64", ours, "x", 2)
+	s.add("r", "bulk", ours, "y", 3)
+	var b strings.Builder
+	s.print(&b, testRow())
+	want := `
+| case | variant | x |
+|------|---------|---|
+| c=1  | tunnel  | 1 |
+| c=64 | tunnel  | 2 |
+
+| case | variant | y   |
+|------|---------|-----|
+| bulk | tunnel  | 3.0 |
+`
+	if !strings.HasSuffix(b.String(), want) {
+		t.Errorf("printed:\n%s\nwant at its end:\n%s", b.String(), want)
+	}
+}
+
 func TestTableWithoutCases(t *testing.T) {
 	s := newStore()
 	s.add("r", "", ours, "y", 1)
