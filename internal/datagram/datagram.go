@@ -39,8 +39,8 @@ const (
 // Config is what a Port is made with.
 type Config struct {
 	// Dial opens the stream of a new visitor, who is at from. Its ctx ends with the
-	// visitor. The stream is closed by the port; where it is to be aborted its method
-	// Reset is called, if it has one. What comes meanwhile waits, as far as there is
+	// visitor. The stream is closed by the port; to abort it, it is Reset where it has
+	// that method. What comes meanwhile waits, as far as there is
 	// room.
 	Dial func(ctx context.Context, from netip.AddrPort) (net.Conn, error)
 	// Idle is how long a visitor is remembered of whom and for whom nothing came. 0: 2

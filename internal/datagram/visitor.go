@@ -57,6 +57,8 @@ func (v *visitor) pass() error {
 	reset := func() {
 		if s, ok := stream.(interface{ Reset() error }); ok {
 			s.Reset()
+		} else {
+			stream.Close()
 		}
 	}
 	stop := context.AfterFunc(v.ctx, reset)
