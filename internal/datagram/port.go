@@ -30,8 +30,8 @@ const (
 )
 
 // Port passes the datagrams that come to a socket on, on a stream for each visitor, and
-// the answers back. Make it with [NewPort], and call Serve. Its methods may be called
-// from many goroutines.
+// the answers back. Make it with [NewPort], and call Serve, once. The other methods may be
+// called from many goroutines.
 type Port struct {
 	c        Config
 	conn     *net.UDPConn
