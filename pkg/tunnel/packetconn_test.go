@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/revtun/tunnel/internal/capsule"
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/server"
@@ -371,8 +373,48 @@ func TestDialCapsules(t *testing.T) {
 	}
 }
 
-// What net.Resolver takes for a way of datagrams.
-var (
-	_ net.Conn       = (*tunnel.PacketConn)(nil)
-	_ net.PacketConn = (*tunnel.PacketConn)(nil)
-)
+// net.Resolver takes it for a way of datagrams.
+func TestPacketConnResolves(t *testing.T) {
+	app, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() { defer close(answered); answerDNS(app) }()
+	defer func() { app.Close(); <-answered }()
+	n := start(t, server.Config{})
+	ann := &tunnel.Client{Server: n.url(), Token: "token-of-ann"}
+	exposePrivateUDP(t, ann, "dns", app.LocalAddr().String())
+	d := connect(t, ann)
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialUDP(ctx, "dns") }}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if got, err := r.LookupIP(ctx, "ip4", "db.internal.example."); err != nil || len(got) != 1 || got[0].String() != "192.0.2.1" {
+		t.Errorf("it resolves to %v, %v", got, err)
+	}
+	until(t, "the resolver's connections are closed", func() bool { return d.Active() == 0 })
+}
+
+// answerDNS answers each question with 192.0.2.1.
+func answerDNS(c net.PacketConn) {
+	buf := make([]byte, 2000)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		var m dnsmessage.Message
+		if m.Unpack(buf[:n]) != nil {
+			continue
+		}
+		m.Response, m.Additionals = true, nil
+		m.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 60},
+			Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}},
+		}}
+		answer, err := m.Pack()
+		if err == nil {
+			c.WriteTo(answer, from)
+		}
+	}
+}
