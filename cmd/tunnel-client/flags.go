@@ -43,7 +43,8 @@ stand before and after it.
 The server gives a port, which is printed as udp://HOST:PORT. It is the same one after the
 connection was lost, and, with the same --name and token, at the next start. Without --name
 one is kept for the server, this directory and TARGET. The same --remote-port may serve a
-second client for tcp.
+second client for tcp. With --private there is no port: clients with the same token reach it
+by tunnel-client connect NAME --udp.
 
 The app sees each visitor, an address and port, at a socket of its own. Datagrams that
 find no room on the way are dropped, as networks do. They travel on one connection to the

@@ -52,6 +52,7 @@
 // directions, of context 0 (RFC 9297, section 3; RFC 9298, sections 4 and 5). Where the
 // target of RFC 9298 has a host and a port stands NAME: what is called is the client's
 // to say. Either end may end the stream when nothing came for a while.
+//
 // # Private endpoints
 //
 // A route that was bound as private has no public host and no port. Clients of the
@@ -62,7 +63,9 @@
 //
 // which the server answers with 200 once the other client has, and then the bytes
 // follow; or with an error that has [HeaderError]. What is another's is not told from
-// what is not there.
+// what is not there. Of kind udp it is the upgrade to connect-udp of above, a stream for
+// each of whom the client passes datagrams on for. A name of kind udp is not one of the
+// other kinds.
 //
 // # Liveness
 //
