@@ -51,7 +51,6 @@ func freePort(t *testing.T) int {
 // startNginx reports whether port was free.
 func startNginx(t *testing.T, nginx string, port int, server string, cert certificate) bool {
 	t.Helper()
-	dir := t.TempDir()
 	block, err := os.ReadFile(filepath.Join("..", "docs", "nginx.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +67,14 @@ func startNginx(t *testing.T, nginx string, port int, server string, cert certif
 		}
 		block = bytes.Replace(block, []byte(change[0]), []byte(change[1]), 1)
 	}
+	return runNginx(t, nginx, string(block), port)
+}
+
+// runNginx runs nginx with block in its http section. It reports whether its ports were
+// free, of which port is one.
+func runNginx(t *testing.T, nginx, block string, port int) bool {
+	t.Helper()
+	dir := t.TempDir()
 	// Around the block is what lets nginx run in one folder, for anybody.
 	temporary := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {

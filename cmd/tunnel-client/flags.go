@@ -73,13 +73,17 @@ func httpFlags() []cli.Flag {
 	return append(commonFlags(),
 		domainFlag(),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
+		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),
 		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
 	)
 }
 
 // tcpFlags are those of tcp.
-func tcpFlags() []cli.Flag {
+func tcpFlags() []cli.Flag { return append(portFlags(), proxyProtocolFlag()) }
+
+// portFlags are those of all that have a port of the server.
+func portFlags() []cli.Flag {
 	return append(commonFlags(),
 		&cli.IntFlag{Name: "remote-port", DefaultText: "the server's choice", Usage: "public `PORT`, one of those that the server gives", EnvVars: env("remote-port")},
 	)
@@ -87,9 +91,18 @@ func tcpFlags() []cli.Flag {
 
 // udpFlags are those of udp.
 func udpFlags() []cli.Flag {
-	return append(tcpFlags(),
+	refused := proxyProtocolFlag()
+	refused.Hidden = true // it is there to say why
+	return append(portFlags(), refused,
 		&cli.DurationFlag{Name: "idle-timeout", DefaultText: "the server's, 2m", Usage: "`TIME` after which a visitor who sends and gets nothing loses its socket, where that is shorter than the server's", EnvVars: env("idle-timeout")},
 	)
+}
+
+func proxyProtocolFlag() *cli.StringFlag {
+	return &cli.StringFlag{
+		Name: "proxy-protocol", DefaultText: "none", EnvVars: env("proxy-protocol"),
+		Usage: "begin each connection to TARGET with a header of the PROXY protocol, `VERSION` v2, by which it learns the visitor's address; it has to expect one",
+	}
 }
 
 // commonFlags are those of all that expose something.

@@ -26,7 +26,7 @@ import (
 // claim binds the name that b asks for, or a random one, or a port. The error is a
 // *protocol.Error or the registry's.
 func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
-	p, err := policyOf(b.Upstream)
+	p, err := policyOf(b)
 	if err != nil {
 		return nil, err
 	}
@@ -167,15 +167,19 @@ func (s *Server) isAlive(name, owner string) bool {
 }
 
 // policyOf checks what the client said of its local app.
-func policyOf(u *protocol.Upstream) (*policy.Policy, error) {
-	if u == nil {
+func policyOf(b *protocol.Bind) (*policy.Policy, error) {
+	u := b.Upstream
+	switch {
+	case u == nil && !b.Visitor:
 		return nil, nil
+	case u == nil:
+		return &policy.Policy{Visitor: true}, nil
 	}
 	bad := u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(u.Host) > 255
 	if bad || strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/?#@\"<>`, r) }) {
 		return nil, &protocol.Error{Code: protocol.ProtocolViolation, Message: "the upstream of a bind is not http or https and a host"}
 	}
-	return &policy.Policy{Scheme: u.Scheme, Host: u.Host}, nil
+	return &policy.Policy{Scheme: u.Scheme, Host: u.Host, Visitor: b.Visitor}, nil
 }
 
 // bindRoute binds one route of the session's, which counts in its pool, and keeps its
