@@ -17,11 +17,13 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // behindNginx runs a server, and nginx before it with the block of
 // docs/nginx.conf. It returns the URL of nginx.
-func behindNginx(t *testing.T, cert certificate) string {
+func behindNginx(t *testing.T, cert *rig.Certificate) string {
 	t.Helper()
 	nginx := need(t, "nginx", "nginx")
 	for range 5 {
@@ -49,7 +51,7 @@ func freePort(t *testing.T) int {
 }
 
 // startNginx reports whether port was free.
-func startNginx(t *testing.T, nginx string, port int, server string, cert certificate) bool {
+func startNginx(t *testing.T, nginx string, port int, server string, cert *rig.Certificate) bool {
 	t.Helper()
 	block, err := os.ReadFile(filepath.Join("..", "docs", "nginx.conf"))
 	if err != nil {
@@ -58,8 +60,8 @@ func startNginx(t *testing.T, nginx string, port int, server string, cert certif
 	for _, change := range [][2]string{
 		{"listen 443 ssl;", fmt.Sprintf("listen 127.0.0.1:%d ssl;", port)},
 		{"server_name tunnel.example.com *.tunnel.example.com;", "server_name localhost *.localhost;"},
-		{"/etc/ssl/tunnel.example.com.pem;", cert.file + ";"},
-		{"/etc/ssl/tunnel.example.com.key;", cert.key + ";"},
+		{"/etc/ssl/tunnel.example.com.pem;", cert.Cert + ";"},
+		{"/etc/ssl/tunnel.example.com.key;", cert.Key + ";"},
 		{"proxy_pass http://127.0.0.1:8080;", "proxy_pass " + server + ";"},
 	} {
 		if bytes.Count(block, []byte(change[0])) != 1 {
@@ -145,18 +147,18 @@ func nginxApp(events http.Handler, pieces chan<- string) http.Handler {
 
 // TestNginx has nginx before the server, for the visitors and for the client.
 func TestNginx(t *testing.T) {
-	cert := newCertificate(t, "localhost", "*.localhost")
+	cert := rig.NewCertificate(t, "localhost", "*.localhost")
 	public := behindNginx(t, cert)
 	eachTransport(t, func(t *testing.T, transport string) {
 		a, pieces := newEventApp(), make(chan string)
 		target := app(t, nginxApp(a, pieces))
-		client := startClient(t, target, "--server", public, "--ca", cert.file, "--name", "app", "--transport", transport)
+		client := startClient(t, target, "--server", public, "--ca", cert.Cert, "--name", "app", "--transport", transport)
 		if want := strings.Replace(public, "localhost", "app.localhost", 1); client.url != want {
 			t.Errorf("URL %s, want %s", client.url, want)
 		}
 		c := visitor(t)
 		tr := c.Transport.(*http.Transport)
-		tr.TLSClientConfig = &tls.Config{RootCAs: cert.pool}
+		tr.TLSClientConfig = &tls.Config{RootCAs: cert.Roots}
 		// The visitor has an address of its own.
 		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			_, port, _ := net.SplitHostPort(addr)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // proxiedNginx is nginx as the local app. It takes no connection without a header of
@@ -44,7 +46,7 @@ server {
 `
 
 // startProxiedNginx returns the addresses without and with TLS.
-func startProxiedNginx(t *testing.T, cert certificate) (plain, secure string) {
+func startProxiedNginx(t *testing.T, cert *rig.Certificate) (plain, secure string) {
 	t.Helper()
 	nginx := need(t, "nginx", "nginx")
 	behind := app(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +60,7 @@ func startProxiedNginx(t *testing.T, cert certificate) (plain, secure string) {
 	for range 5 {
 		// nginx cannot choose a port, so another process may be faster.
 		one, two := freePort(t), freePort(t)
-		if one != two && runNginx(t, nginx, fmt.Sprintf(proxiedNginx, one, two, cert.file, cert.key, behind), one) {
+		if one != two && runNginx(t, nginx, fmt.Sprintf(proxiedNginx, one, two, cert.Cert, cert.Key, behind), one) {
 			return fmt.Sprintf("127.0.0.1:%d", one), fmt.Sprintf("127.0.0.1:%d", two)
 		}
 	}
@@ -131,9 +133,9 @@ func travel(t *testing.T, public, at string, config *tls.Config) {
 // TestProxyProtocol has nginx as the local app learn each visitor's address by the
 // PROXY protocol, of each kind of tunnel.
 func TestProxyProtocol(t *testing.T) {
-	own, sealed := newCertificate(t, "tunnel.example.com", "*.tunnel.example.com"), newCertificate(t, "demo.tunnel.example.com")
+	own, sealed := rig.NewCertificate(t, "tunnel.example.com", "*.tunnel.example.com"), rig.NewCertificate(t, "demo.tunnel.example.com")
 	plain, secure := startProxiedNginx(t, sealed)
-	server := startServer(t, "--domain", "tunnel.example.com", "--tls-listen", "127.0.0.1:0", "--cert", own.file, "--key", own.key,
+	server := startServer(t, "--domain", "tunnel.example.com", "--tls-listen", "127.0.0.1:0", "--cert", own.Cert, "--key", own.Key,
 		"--allow-plain", "demo", "--tcp-ports", fmt.Sprintf("%[1]d-%[1]d", freePort(t)))
 	state := t.TempDir() // one: the name goes to who had it
 	for _, test := range []struct {
@@ -144,7 +146,7 @@ func TestProxyProtocol(t *testing.T) {
 		{"https target", []string{"http", "https://" + secure, "--insecure-upstream"}},
 		{"tcp", []string{"tcp", plain}},
 		{"tls", []string{"tls", secure}},
-		{"tls --terminate", []string{"tls", plain, "--terminate", "--cert", sealed.file, "--key", sealed.key}},
+		{"tls --terminate", []string{"tls", plain, "--terminate", "--cert", sealed.Cert, "--key", sealed.Key}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd := exec.Command(filepath.Join(bin, "tunnel-client"), append(test.args, "--json", "--server", server.url, "--name", "demo", "--proxy-protocol", "v2")...)
@@ -157,9 +159,9 @@ func TestProxyProtocol(t *testing.T) {
 			at := "127.0.0.1:" + u.Port()
 			switch u.Scheme {
 			case "tls", "https":
-				roots := sealed.pool
+				roots := sealed.Roots
 				if u.Scheme == "https" {
-					roots = own.pool
+					roots = own.Roots
 				}
 				travel(t, "https://"+u.Host, at, &tls.Config{RootCAs: roots})
 			case "tcp":

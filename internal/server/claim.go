@@ -132,13 +132,18 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 		}
 		s.server.last.keep(key, port)
 	}
-	s.mu.Lock()
-	if s.ports == nil {
-		s.ports = make(map[string]string)
-	}
-	s.ports[name] = c.name(port)
-	s.mu.Unlock()
+	s.remember(name, c.name(port))
 	return &protocol.Bound{Name: name, Port: port, URL: string(c.kind) + "://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
+}
+
+// remember notes what the registry knows name as.
+func (s *session) remember(name, route string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.routes == nil {
+		s.routes = make(map[string]string)
+	}
+	s.routes[name] = route
 }
 
 // closing is release for a route that may have a port, which is to be closed then.

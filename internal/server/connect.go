@@ -66,7 +66,11 @@ func (s *session) claimPrivate(b *protocol.Bind) (*protocol.Bound, error) {
 			Hint: "choose another with --name, or stop the client that has it",
 		}
 	}
-	return &protocol.Bound{Name: name, URL: "private:" + name}, err
+	if err != nil {
+		return nil, err
+	}
+	s.remember(name, privateName(kind, s.owner, name))
+	return &protocol.Bound{Name: name, URL: "private:" + name}, nil
 }
 
 // allowConnects lets the client open streams. It is called before the welcome, which
@@ -135,7 +139,7 @@ func (s *session) connect(w http.ResponseWriter, r *http.Request) {
 	}
 	client, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		app.Close()
+		reset(app)
 		panic(http.ErrAbortHandler)
 	}
 	if kind == protocol.KindUDP {
@@ -145,12 +149,20 @@ func (s *session) connect(w http.ResponseWriter, r *http.Request) {
 		buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
 	}
 	if buffered.Flush() != nil {
-		app.Close()
+		reset(app) // a client that has gone is no end (R2)
 		client.Close()
 		return
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	proxy.Splice(client, app, bytes.Clone(early))
+}
+
+// reset ends a stream to an app so that this sees an error.
+func reset(app net.Conn) {
+	if r, ok := app.(interface{ Reset() error }); ok {
+		r.Reset()
+	}
+	app.Close()
 }
 
 // upgradedUDP is the answer of RFC 9298, section 3.3, and RFC 9297, section 3.4.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -36,11 +37,6 @@ const (
 	maxLookups, maxLookingUp = 20, 32
 )
 
-// Claimed reports whether host is the server's own, or leads to a client that is
-// there or may come back: a certificate for it is somebody's wish. An address and
-// localhost are none.
-func (s *Server) Claimed(ctx context.Context, host string) bool { return s.edge.Claimed(ctx, host) }
-
 // authorize checks what b claims against the rights that its session has now (S11),
 // and custom domains against the word of who has them.
 func (s *session) authorize(b *protocol.Bind) error {
@@ -70,6 +66,7 @@ func (s *session) authorize(b *protocol.Bind) error {
 		case <-ctx.Done():
 		}
 	})
+	s.forgetRights()
 	for _, domain := range b.Domains {
 		if err := s.server.checkDomain(domain); err != nil {
 			return err
@@ -88,6 +85,13 @@ func (s *session) authorize(b *protocol.Bind) error {
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+// forgetRights forgets by what right the session had domains that it has no more.
+func (s *session) forgetRights() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.byRight, func(domain string, _ bool) bool { return s.names[domain] == nil })
 }
 
 func nameForbidden(name string, patterns []string) error {

@@ -53,13 +53,13 @@ func (c *client) bindPort(name string, port int) *protocol.Bound {
 	return m.Bound
 }
 
-// isOpen reports whether something listens at port.
+// isOpen reports whether something listens at port, also where it resets at once.
 func isOpen(port int) bool {
 	c, err := net.Dial("tcp", addrOf(port))
 	if err == nil {
 		c.Close()
 	}
-	return err == nil
+	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // await polls until ok.
@@ -272,8 +272,17 @@ func TestPortMovesOnRenewal(t *testing.T) {
 		t.Errorf("port %d, want %d", b.Port, port)
 	}
 	next.serveRaw()
+	said := make(chan *protocol.Message, 1)
+	go func() { m, _ := protocol.Read(first.control); said <- m }()
 	echo(t, visit(t, port), "new")
-	echo(t, kept, "kept")
+	for range 100 {
+		echo(t, kept, "kept")
+	}
+	select {
+	case m := <-said:
+		t.Fatalf("a connection is open, and the old session is told %+v", m)
+	default:
+	}
 	kept.Close()
 	select {
 	case <-first.mux.Done():
