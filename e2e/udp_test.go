@@ -157,7 +157,7 @@ func TestUDPClientEnds(t *testing.T) {
 			app.WriteTo(buf[:n], from)
 		}
 	}()
-	public := rig.FreePorts(t, 1)
+	public := rig.FreePorts(t, 10)
 	s := startServer(t, "--udp-ports", fmt.Sprintf("%d-%d", public, public+9))
 	first := 0
 	for i, end := range []os.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGTERM} {

@@ -189,7 +189,7 @@ func TestSlowHandshakes(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &most); err != nil || most.Cur < 2*n+500 {
 		t.Skipf("needs %d descriptors, and there are %d", 2*n+500, most.Cur)
 	}
-	h := secure(t, server.Config{HeaderTimeout: 2 * time.Second, TLS: &server.TLS{NoHTTP3: true}})
+	h := secure(t, server.Config{HeaderTimeout: 4 * time.Second, TLS: &server.TLS{NoHTTP3: true}})
 	var hello bytes.Buffer
 	tls.Client(recorder{&hello}, h.greeting("example.com")).Handshake()
 	begins := [][]byte{nil, {22}, hello.Bytes()[:50], hello.Bytes()}
