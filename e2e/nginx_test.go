@@ -28,7 +28,7 @@ func behindNginx(t *testing.T, cert *rig.Certificate) string {
 	nginx := need(t, "nginx", "nginx")
 	for range 5 {
 		// nginx cannot choose a port, so another process may be faster.
-		port := freePort(t)
+		port := rig.FreePorts(t, 1)
 		url := fmt.Sprintf("https://localhost:%d", port)
 		s := startServer(t, "--public-url", url, "--trusted-proxies", "127.0.0.1")
 		if startNginx(t, nginx, port, s.url, cert) {
@@ -38,16 +38,6 @@ func behindNginx(t *testing.T, cert *rig.Certificate) string {
 	}
 	t.Fatal("no port stayed free")
 	return ""
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // startNginx reports whether port was free.

@@ -31,7 +31,7 @@ func startTinyproxy(t *testing.T, lines ...string) tinyproxy {
 	path := need(t, "tinyproxy", "tinyproxy")
 	for range 5 {
 		// It cannot choose a port, so another process may be faster.
-		port := freePort(t)
+		port := rig.FreePorts(t, 1)
 		conf := filepath.Join(t.TempDir(), "tinyproxy.conf")
 		writeFile(t, conf, fmt.Sprintf("Listen 127.0.0.1\nPort %d\nTimeout 600\nMaxClients 50\nLogLevel Info\nAllow 127.0.0.1\n%s\n", port, strings.Join(lines, "\n")))
 		p := tinyproxy{start(t, exec.Command(path, "-d", "-c", conf)), fmt.Sprintf("127.0.0.1:%d", port)}
@@ -177,7 +177,7 @@ func TestForwardProxyRefuses(t *testing.T) {
 	s := startServer(t)
 	locked := startTinyproxy(t, "BasicAuth visitor right-password")
 	strict := startTinyproxy(t, "ConnectPort 443")
-	away := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	away := fmt.Sprintf("127.0.0.1:%d", rig.FreePorts(t, 1))
 	for _, way := range []struct {
 		name, server string
 		args         []string

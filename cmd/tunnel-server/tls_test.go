@@ -160,7 +160,7 @@ func TestServesFiles(t *testing.T) {
 // With certificates of an authority, a real one: at the start for the domain, at the
 // first visit for a name that is claimed, never for one that is not.
 func TestServesACME(t *testing.T) {
-	plain, secure := free(t), free(t)
+	plain, secure := rig.FreePort(t), rig.FreePort(t)
 	number := func(addr string) int { return net.TCPAddrFromAddrPort(mustAddr(t, addr)).Port }
 	ca := pebble.Start(t, pebble.Config{HTTPPort: number(plain), TLSPort: number(secure)})
 	root := filepath.Join(t.TempDir(), "root.pem")
@@ -204,18 +204,6 @@ func TestServesACME(t *testing.T) {
 	if code := s.end(); code != 0 {
 		t.Errorf("exit %d: %s", code, s.log.String())
 	}
-}
-
-// free is an address that nobody listens at. The authority has to know it before the
-// server runs.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func mustAddr(t *testing.T, addr string) netip.AddrPort {

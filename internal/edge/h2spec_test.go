@@ -42,7 +42,7 @@ func TestH2Spec(t *testing.T) {
 	})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	// Five such fields are more than a frame may have here.
-	c := &config.Config{Host: "127.0.0.1", Path: "/", Timeout: 5 * time.Second, MaxHeaderLen: 16_000, Strict: true, TLS: true, Insecure: true}
+	c := &config.Config{Host: "127.0.0.1", Path: "/", Timeout: patience, MaxHeaderLen: 16_000, Strict: true, TLS: true, Insecure: true}
 	c.Port, _ = strconv.Atoi(port)
 	ran := 0
 	for _, group := range []*spec.TestGroup{generic.Spec(), h2.Spec(), hpack.Spec()} {

@@ -47,7 +47,7 @@ func (h *https) dialQUIC(t *testing.T, sni string) *quic.Conn {
 
 // S7 for HTTP/3: what a visitor has not sent in time is cut; a slow body is not.
 func TestSlowHTTP3(t *testing.T) {
-	limits := server.Config{HeaderTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond}
+	limits := server.Config{HeaderTimeout: 500 * time.Millisecond, IdleTimeout: 500 * time.Millisecond}
 	h := secure(t, limits)
 	publish(t, h.plain, "demo", nil, http.HandlerFunc(framing))
 	t.Run("half a header section", func(t *testing.T) {

@@ -192,9 +192,11 @@ func visit(t *testing.T, addr string) *visitor {
 	return &visitor{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 
-// send writes lines, each ended by CRLF, and the empty line.
+// send writes lines, each ended by CRLF, and the empty line. What follows has all of patience
+// again: tests send hundreds of requests on one connection.
 func (v *visitor) send(lines ...string) {
 	v.t.Helper()
+	v.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(v, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		v.t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen at once.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // rawApp is a local app of bytes: serve gets each connection, and its number.
 type rawApp struct {

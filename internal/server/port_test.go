@@ -11,33 +11,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
-// ports finds n ports in a row that are free.
+// ports are n that are free, for TCP and UDP.
 func ports(t *testing.T, n int) server.Ports {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		first := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		free := first+n <= 65536
-		for port := first; free && port < first+n; port++ {
-			l, err := net.Listen("tcp", addrOf(port))
-			if free = err == nil; free {
-				l.Close()
-			}
-		}
-		if free {
-			return server.Ports{First: first, Last: first + n - 1}
-		}
-	}
-	t.Fatal("no ports are free")
-	return server.Ports{}
+	first := rig.FreePorts(t, n)
+	return server.Ports{First: first, Last: first + n - 1}
 }
 
 func addrOf(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
