@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // dig asks bind9, which only the other client's user reaches: there is no public side. A
@@ -38,7 +40,7 @@ func TestPrivateDNS(t *testing.T) {
 	}
 	exposing := expose("udp")
 	expose("tcp")
-	local := fmt.Sprintf("127.0.0.1:%d", portOfBoth(t))
+	local := fmt.Sprintf("127.0.0.1:%d", rig.FreePorts(t, 1))
 	connecting, listen := startConnect(t, "dns", "--udp", "--listen", local, "--server", s.url, "--token-file", mine)
 	if listen != local {
 		t.Errorf("it listens at %s, want %s", listen, local)

@@ -59,7 +59,7 @@ func startProxiedNginx(t *testing.T, cert *rig.Certificate) (plain, secure strin
 	}))
 	for range 5 {
 		// nginx cannot choose a port, so another process may be faster.
-		one, two := freePort(t), freePort(t)
+		one, two := rig.FreePorts(t, 1), rig.FreePorts(t, 1)
 		if one != two && runNginx(t, nginx, fmt.Sprintf(proxiedNginx, one, two, cert.Cert, cert.Key, behind), one) {
 			return fmt.Sprintf("127.0.0.1:%d", one), fmt.Sprintf("127.0.0.1:%d", two)
 		}
@@ -136,7 +136,7 @@ func TestProxyProtocol(t *testing.T) {
 	own, sealed := rig.NewCertificate(t, "tunnel.example.com", "*.tunnel.example.com"), rig.NewCertificate(t, "demo.tunnel.example.com")
 	plain, secure := startProxiedNginx(t, sealed)
 	server := startServer(t, "--domain", "tunnel.example.com", "--tls-listen", "127.0.0.1:0", "--cert", own.Cert, "--key", own.Key,
-		"--allow-plain", "demo", "--tcp-ports", fmt.Sprintf("%[1]d-%[1]d", freePort(t)))
+		"--allow-plain", "demo", "--tcp-ports", fmt.Sprintf("%[1]d-%[1]d", rig.FreePorts(t, 1)))
 	state := t.TempDir() // one: the name goes to who had it
 	for _, test := range []struct {
 		name string
