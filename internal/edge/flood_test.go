@@ -123,7 +123,8 @@ func TestInVain(t *testing.T) {
 // inVain begins requests on conn in batches, and takes them back when all of a batch are
 // under way. addr is the server's.
 func inVain(t *testing.T, addr string, conn net.Conn, takeBack func(f *http2.Framer, stream uint32)) {
-	const batches, batch, free, pause = 4, 100, 250, 16 * time.Millisecond
+	// Free are those of the burst, and what the bytes earn of those who send some.
+	const batches, batch, free, pause = 5, 100, 250 + 5*100*(4<<10)/(64<<10), 16 * time.Millisecond
 	begun, ended := make(chan struct{}, batch), make(chan struct{}, batch)
 	publish(t, addr, "demo", nil, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
