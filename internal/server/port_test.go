@@ -57,7 +57,7 @@ func isOpen(port int) bool {
 	if err == nil {
 		c.Close()
 	}
-	return err == nil
+	return err == nil || errors.Is(err, syscall.ECONNRESET) // which may come that soon
 }
 
 // await polls until ok.
