@@ -120,27 +120,53 @@ func (t *trial) one(f fault) error {
 	if d := h.back.Sub(h.ended); d > within {
 		t.problem("after %s %s the tunnels were back after %v", f.kind, f.what, d.Round(time.Millisecond))
 	}
-	if err := t.lab.crashed(); err != nil {
-		return err
+	for _, p := range t.lab.clients {
+		if err := p.learn(); err != nil {
+			t.problem("%v", err)
+		}
 	}
-	return nil
+	return t.lab.crashed()
 }
 
-// answers waits until each tunnel answers a request of a new visitor.
+// probe is a way to a tunnel that has to answer after each fault.
+type probe struct {
+	name string
+	way  way
+	kind rig.Kind
+}
+
+func probes() []probe {
+	return []probe{
+		{"a", fresh, rig.Length}, {"b", fresh, rig.Length}, {grpcName, fresh, rig.Unary},
+		{"a", freshSecure, rig.Length}, {"b", secondSecure, rig.Length}, {"a", freshThird, rig.Length},
+		{portName, port, rig.Raw}, {sealedName, through, rig.Raw}, {privateName, private, rig.Raw},
+		{udpName, once, rig.Datagrams}, {udpName, again, rig.Datagrams},
+	}
+}
+
+// answers waits until each tunnel answers a request of a new visitor, and for datagrams one of an old
+// visitor, too.
 func (t *trial) answers(limit time.Duration) error {
 	var all sync.WaitGroup
-	errs := make([]error, tunnels)
-	for i, name := range names() {
+	errs := make([]error, len(probes()))
+	for i, p := range probes() {
 		t.probes++
 		n := t.probes
 		all.Go(func() {
-			v := t.lab.visitor(name, fresh)
-			defer v.Close()
+			v := t.lab.visitor(p.name, p.way)
+			if p.way == again {
+				v = t.lab.regular
+			} else {
+				defer v.Close()
+			}
 			try := 0
 			errs[i] = t.lab.site.Until(limit, 20*time.Millisecond, func() error {
 				try++
-				return t.probe(v, fmt.Sprintf("probe-%s-%d-%d", name, n, try), name == grpcName)
+				return t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100})
 			})
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("%s by %s: %w", p.name, p.way, errs[i])
+			}
 		})
 	}
 	all.Wait()
@@ -148,13 +174,9 @@ func (t *trial) answers(limit time.Duration) error {
 }
 
 // probe asks once. One that waits for long is given up, and another may be faster.
-func (t *trial) probe(v *rig.Visitor, id string, grpc bool) error {
+func (t *trial) probe(v *rig.Visitor, a rig.Ask) error {
 	ctx, cancel := context.WithTimeout(t.lab.site.Context, time.Second)
 	defer cancel()
-	a := rig.Ask{ID: id, Kind: rig.Length, Size: 100}
-	if grpc {
-		a.Kind = rig.Unary
-	}
 	o := v.Do(ctx, a)
 	t.load.keep(-1, o)
 	if o.Verdict != rig.Full {
