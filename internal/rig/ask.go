@@ -46,7 +46,9 @@ type Ask struct {
 func (a Ask) pieces() int { return max(a.Pieces, 1) }
 
 // once reports whether the app may run a at most once.
-func (a Ask) once() bool { return a.Kind == Post || a.Kind == Unary || a.Kind == Stream || a.Kind == Raw }
+func (a Ask) once() bool {
+	return a.Kind == Post || a.Kind == Unary || a.Kind == Stream || a.Kind == Raw
+}
 
 // Path is the request's target: the app reads from it what it is to do.
 func (a Ask) Path() string {

@@ -168,7 +168,9 @@ func silent(r *rand.Rand, long bool) fault {
 }
 
 // A line is what can be made silent.
-type line interface{ Silence(d rig.Direction, on bool) }
+type line interface {
+	Silence(d rig.Direction, on bool)
+}
 
 func silence(l *lab, which int, d time.Duration, lines ...line) {
 	set := func(on bool) {

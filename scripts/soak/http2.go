@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
@@ -19,29 +21,41 @@ func (t *trial) http2Floods() error {
 	if err := t.serve(quiet); err != nil {
 		return err
 	}
+	return t.allFloods("flood", t.addr, false)
+}
+
+// tlsFloods is http2Floods over TLS.
+func (t *trial) tlsFloods() error {
+	if err := t.serveTLS(quiet); err != nil {
+		return err
+	}
+	return t.allFloods("secure-flood", t.secure, true)
+}
+
+func (t *trial) allFloods(role, addr string, secure bool) error {
 	if _, err := t.client(t.addr, "mine"); err != nil {
 		return err
 	}
 	for _, kind := range rig.Floods() {
-		if err := t.http2Flood(kind); err != nil {
+		if err := t.beside(string(kind), secure, role, addr, "mine.localhost", string(kind)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// http2Flood compares the p99 with and without a flood, in rounds. The best counts: other work of the
-// machine, of which a millisecond is much here, can only make it worse.
-func (t *trial) http2Flood(kind rig.Flood) error {
+// beside compares the p99 with and without a flood, which this executable makes in a role, in rounds. The
+// best counts: other work of the machine, of which a millisecond is much here, can only make it worse.
+func (t *trial) beside(kind string, secure bool, role ...string) error {
 	const growth = 64
-	load := paced{name: "mine", requests: pick(t, 900, 1_800), over: pick(t, 1500*time.Millisecond, 3*time.Second)}
+	load := paced{name: "mine", requests: pick(t, 900, 1_800), over: pick(t, 1500*time.Millisecond, 3*time.Second), secure: secure}
 	rss := t.server.PeakRSS()
 	var best float64
 	var figure, failed string
 	for round := range floodRounds {
 		before := t.send(load)
 		// What the attackers' machines do is not the server's work, and gives way to it.
-		flood, err := t.Start(rig.Command{Path: "nice", Args: []string{"-n", "19", t.self, "role", "flood", t.addr, "mine.localhost", string(kind)}})
+		flood, err := t.Start(rig.Command{Path: "nice", Args: append([]string{"-n", "19", t.self, "role"}, role...)})
 		if err != nil {
 			return err
 		}
@@ -65,9 +79,16 @@ func (t *trial) http2Flood(kind rig.Flood) error {
 }
 
 // flood is a role: visitors that flood the server at addr, as fast as it takes it, until the process ends.
-func flood(addr, host string, kind rig.Flood) error {
+// What it shows by TLS is not looked at.
+func flood(addr, host string, kind rig.Flood, secure bool) error {
+	dial := func() (net.Conn, error) { return net.Dial("tcp", addr) }
+	if secure {
+		dial = func() (net.Conn, error) {
+			return tls.Dial("tcp", addr, &tls.Config{ServerName: host, NextProtos: []string{"h2"}, InsecureSkipVerify: true})
+		}
+	}
 	for {
-		rig.FloodVisitors(context.Background(), addr, host, kind, floodVisitors, 1<<40)
+		rig.FloodConns(context.Background(), dial, host, kind, floodVisitors, 1<<40)
 		time.Sleep(floodPause)
 	}
 }
