@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type trial struct {
 
 	probes   int
 	faults   []happened
+	slowest  string // the probe that was answered last
 	ran      map[string]*rig.Ran
 	problems []string  // beside the verdicts
 	began    time.Time // of the load; before it the processes come up
@@ -118,7 +120,7 @@ func (t *trial) one(f fault) error {
 		return fmt.Errorf("after %s: %w", f.kind, err)
 	}
 	if d := h.back.Sub(h.ended); d > within {
-		t.problem("after %s %s the tunnels were back after %v", f.kind, f.what, d.Round(time.Millisecond))
+		t.problem("after %s %s the tunnels were back after %v, the last of them %s", f.kind, f.what, d.Round(time.Millisecond), t.slowest)
 	}
 	for _, p := range t.lab.clients {
 		if err := p.learn(); err != nil {
@@ -149,6 +151,7 @@ func probes() []probe {
 func (t *trial) answers(limit time.Duration) error {
 	var all sync.WaitGroup
 	errs := make([]error, len(probes()))
+	var last atomic.Value
 	for i, p := range probes() {
 		t.probes++
 		n := t.probes
@@ -167,9 +170,11 @@ func (t *trial) answers(limit time.Duration) error {
 			if errs[i] != nil {
 				errs[i] = fmt.Errorf("%s by %s: %w", p.name, p.way, errs[i])
 			}
+			last.Store(fmt.Sprintf("%s by %s in %d tries", p.name, p.way, try))
 		})
 	}
 	all.Wait()
+	t.slowest = last.Load().(string)
 	return errors.Join(errs...)
 }
 

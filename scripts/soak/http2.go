@@ -36,6 +36,7 @@ func (t *trial) allFloods(role, addr string, secure bool) error {
 	if _, err := t.client(t.addr, "mine"); err != nil {
 		return err
 	}
+	t.send(paced{name: "mine", requests: 900, over: 3 * time.Second, secure: secure}) // warms it up
 	for _, kind := range rig.Floods() {
 		if err := t.beside(string(kind), secure, role, addr, "mine.localhost", string(kind)); err != nil {
 			return err

@@ -222,9 +222,9 @@ func (t *trial) udpSpray() error {
 	ctx, stop := context.WithCancel(t.Context)
 	var all sync.WaitGroup
 	all.Go(func() { talk.on(ctx) })
-	spraying := time.Now()
+	spraying, over := time.Now(), time.Duration(n)*time.Second/sprayRate
 	all.Go(func() { spray(public, n); stop() })
-	during := t.send(paced{name: "others", requests: 900, over: 3 * time.Second})
+	during := t.send(paced{name: "others", requests: 900, over: over})
 	all.Wait()
 	stop()
 	took := time.Since(spraying)
@@ -244,9 +244,13 @@ func (t *trial) udpSpray() error {
 	return nil
 }
 
+// sprayRate is how many addresses a second send, four times as many as a port takes.
+const sprayRate = 2_000
+
 // spray sends three datagrams each from n addresses.
 func spray(addr string, n int) {
-	for range n {
+	for i, start := 0, time.Now(); i < n; i++ {
+		time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / sprayRate)))
 		c, err := net.Dial("udp", addr)
 		if err != nil {
 			time.Sleep(time.Millisecond)
