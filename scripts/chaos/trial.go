@@ -162,15 +162,17 @@ func (t *trial) answers(limit time.Duration) error {
 			} else {
 				defer v.Close()
 			}
-			try := 0
+			try, why := 0, error(nil)
 			errs[i] = t.lab.site.Until(limit, 20*time.Millisecond, func() error {
 				try++
-				return t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100})
+				err := t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100})
+				why = cmp.Or(err, why)
+				return err
 			})
 			if errs[i] != nil {
 				errs[i] = fmt.Errorf("%s by %s: %w", p.name, p.way, errs[i])
 			}
-			last.Store(fmt.Sprintf("%s by %s in %d tries", p.name, p.way, try))
+			last.Store(fmt.Sprintf("%s by %s in %d tries, before it %v", p.name, p.way, try, why))
 		})
 	}
 	all.Wait()
