@@ -165,7 +165,7 @@ func (t *trial) answers(limit time.Duration) error {
 			try, why := 0, error(nil)
 			errs[i] = t.lab.site.Until(limit, 20*time.Millisecond, func() error {
 				try++
-				err := t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100})
+				err := t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100}, time.Duration(min(1+try/2, 3))*time.Second)
 				why = cmp.Or(err, why)
 				return err
 			})
@@ -181,8 +181,8 @@ func (t *trial) answers(limit time.Duration) error {
 }
 
 // probe asks once. One that waits for long is given up, and another may be faster.
-func (t *trial) probe(v *rig.Visitor, a rig.Ask) error {
-	ctx, cancel := context.WithTimeout(t.lab.site.Context, time.Second)
+func (t *trial) probe(v *rig.Visitor, a rig.Ask, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(t.lab.site.Context, limit)
 	defer cancel()
 	o := v.Do(ctx, a)
 	t.load.keep(-1, o)
