@@ -36,24 +36,16 @@ func Floods() []Flood {
 	}
 }
 
-// A FloodReport says what became of the connections of [FloodVisitors].
+// A FloodReport says what became of the connections of [FloodConns].
 type FloodReport struct {
 	Frames int64 // that were sent
 	Cut    int   // connections that the server ended, or the visitor could not make
 	Kept   int   // those that were open when all frames were sent or the context ended
 }
 
-// FloodVisitors opens n connections to addr, each of which sends frames of the
-// kind, as many as frames says, until the server cuts it or ctx ends. host is the
-// name of a tunnel. It returns when all have ended.
-func FloodVisitors(ctx context.Context, addr, host string, kind Flood, n, frames int) FloodReport {
-	return FloodConns(ctx, func() (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", addr)
-	}, host, kind, n, frames)
-}
-
-// FloodConns is [FloodVisitors] on connections that dial makes, such as those of TLS.
+// FloodConns opens n connections by dial, each of which sends frames of the kind, as
+// many as frames says, until the server cuts it or ctx ends. host is the name of a
+// tunnel. It returns when all have ended.
 func FloodConns(ctx context.Context, dial func() (net.Conn, error), host string, kind Flood, n, frames int) FloodReport {
 	var sent, cut atomic.Int64
 	var visitors sync.WaitGroup

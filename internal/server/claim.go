@@ -107,10 +107,10 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 	owner := key.routeOwner()
 	last := s.server.last.of(key)
 	taken := &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
-	if last != 0 && s.server.isAlive(c.name(last), owner) {
+	if last.port != 0 && s.server.isAlive(c.name(last.port), owner) {
 		return nil, taken
 	}
-	port, err := c.ports.claim(s.owner, name, b.Port, last, func(port int) error {
+	port, err := c.ports.claim(s.owner, name, b.Port, last.port, func(port int) error {
 		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
@@ -124,13 +124,17 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 	if err != nil {
 		return nil, err
 	}
-	if now := s.server.last.keepAfter(key, last, port); now != port {
+	for {
+		now := s.server.last.keepAfter(key, last, port)
+		if now.port == port {
+			break
+		}
 		// Two clients with one name came at once, and the other was first.
-		if s.server.isAlive(c.name(now), owner) {
+		if s.server.isAlive(c.name(now.port), owner) {
 			s.unbind(c.name(port))
 			return nil, taken
 		}
-		s.server.last.keep(key, port)
+		last = now
 	}
 	s.remember(name, c.name(port))
 	return &protocol.Bound{Name: name, Port: port, URL: string(c.kind) + "://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil

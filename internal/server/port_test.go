@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -201,17 +203,49 @@ func TestPortRefused(t *testing.T) {
 	refused(c.bindPort("third", 0), protocol.TooManyNames)
 }
 
-// TestPortRace: of clients that claim one name at once, one has it (R31).
+// together is a registry that binds nothing before so many have come to bind something.
+type together struct {
+	registry.Memory
+	mu    sync.Mutex
+	wants int
+	come  chan struct{} // closed when they have
+}
+
+func (r *together) expect(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wants, r.come = n, make(chan struct{})
+}
+
+func (r *together) Bind(ctx context.Context, route *registry.Route) (registry.Release, error) {
+	r.mu.Lock()
+	if r.wants--; r.wants == 0 {
+		close(r.come)
+	}
+	come := r.come
+	r.mu.Unlock()
+	select {
+	case <-come:
+	case <-time.After(20 * time.Second):
+		return nil, errors.New("the others did not come to bind")
+	}
+	return r.Memory.Bind(ctx, route)
+}
+
+// TestPortRace: of clients that claim one name at once, one has it (R31): none of them
+// sees another's port, neither when the name had none before nor when it had one.
 func TestPortRace(t *testing.T) {
-	n := start(t, server.Config{TCPPorts: ports(t, 10)})
-	for range 10 {
-		const clients = 4
+	const clients = 4
+	names := new(together)
+	n := start(t, server.Config{TCPPorts: ports(t, 10), Registry: names})
+	for round := range 6 {
 		var got [clients]*protocol.Bound
 		var all [clients]*client
 		var claiming sync.WaitGroup
 		for i := range all {
 			all[i] = n.connect("", "token", "")
 		}
+		names.expect(clients)
 		for i := range all {
 			claiming.Go(func() { got[i] = all[i].bindPort("demo", 0) })
 		}
@@ -229,7 +263,7 @@ func TestPortRace(t *testing.T) {
 			all[i].mux.Close()
 		}
 		if won != 1 {
-			t.Fatalf("%d clients have the name", won)
+			t.Fatalf("round %d: %d clients have the name", round, won)
 		}
 	}
 }
