@@ -203,7 +203,7 @@ func TestDockerfile(t *testing.T) {
 			cmd.Dir = ".."
 			// As scripts/lint.sh builds, so that Go's cache has most of it.
 			cmd.Env = environment("GOOS=linux", "GOARCH=arm64", "GOFLAGS=")
-			mustRun(t, cmd)
+			build(t, cmd)
 			built = append(built, one.args)
 		case "COPY":
 			image = append(image, copied(t, one.args, root)...)
@@ -272,9 +272,7 @@ func TestReleaseOfThisTree(t *testing.T) {
 	out := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), "../scripts/release.sh", "--only", "linux/arm64", "--out", out)
 	cmd.Env = environment()
-	if code, _, errors := runWithin(t, 4*patience, cmd); code != 0 {
-		t.Fatalf("exit code %d\n%s", code, errors)
-	}
+	build(t, cmd)
 	check := exec.CommandContext(t.Context(), "sh", "-c", "sha256sum -c SHA256SUMS && tar xzf tunnel_v*_linux_arm64.tar.gz --strip-components=1")
 	check.Dir = out
 	mustRun(t, check)

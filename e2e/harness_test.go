@@ -45,6 +45,11 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// Neither a time-out of the tests nor Ctrl-C lets cleanups run: end the
+	// children, which ends the tests that wait for them, or is all there is to do.
+	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 10*time.Second {
+		defer time.AfterFunc(d-5*time.Second, children.killAll).Stop()
+	}
 	build := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./cmd/tunnel-server", "./cmd/tunnel-client")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -52,11 +57,6 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer children.killAll()
-	// Neither a time-out of the tests nor Ctrl-C lets cleanups run: end the
-	// children, which ends the tests that wait for them, or is all there is to do.
-	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 10*time.Second {
-		defer time.AfterFunc(d-5*time.Second, children.killAll).Stop()
-	}
 	interrupt := make(chan os.Signal, 1)
 	signal.Notify(interrupt, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -267,6 +267,19 @@ func runWithin(t *testing.T, d time.Duration, cmd *exec.Cmd) (code int, stdout, 
 		t.Fatalf("%s did not end", cmd)
 	}
 	return p.cmd.ProcessState.ExitCode(), p.out.String(), p.errors.String()
+}
+
+// build is run for a compiler, which takes minutes where Go's cache is empty and
+// other tests are being built: it has as long as the tests of the package.
+func build(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	patient := 20 * patience
+	if end, ok := t.Deadline(); ok {
+		patient = time.Until(end) - 10*time.Second
+	}
+	if code, out, errors := runWithin(t, patient, cmd); code != 0 {
+		t.Fatalf("%s: exit code %d\n%s%s", cmd, code, out, errors)
+	}
 }
 
 // mustRun is run for what has to succeed.

@@ -65,7 +65,7 @@ func TestServerKilled(t *testing.T) {
 		}
 		s.kill()
 		startServer(t, "--token-file", file, "--listen", s.addr)
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(patience)
 		for _, w := range watches {
 			w.restarted.Store(true)
 		}
@@ -73,7 +73,7 @@ func TestServerKilled(t *testing.T) {
 			select {
 			case <-w.again:
 			case <-deadline:
-				t.Fatalf("%s: no answer 5 s after the restart", w.url)
+				t.Fatalf("%s: no answer %v after the restart", w.url, patience)
 			}
 		}
 		for _, c := range clients {

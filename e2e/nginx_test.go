@@ -17,16 +17,18 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // behindNginx runs a server, and nginx before it with the block of
 // docs/nginx.conf. It returns the URL of nginx.
-func behindNginx(t *testing.T, cert certificate) string {
+func behindNginx(t *testing.T, cert *rig.Certificate) string {
 	t.Helper()
 	nginx := need(t, "nginx", "nginx")
 	for range 5 {
 		// nginx cannot choose a port, so another process may be faster.
-		port := freePort(t)
+		port := rig.FreePorts(t, 1)
 		url := fmt.Sprintf("https://localhost:%d", port)
 		s := startServer(t, "--public-url", url, "--trusted-proxies", "127.0.0.1")
 		if startNginx(t, nginx, port, s.url, cert) {
@@ -38,20 +40,9 @@ func behindNginx(t *testing.T, cert certificate) string {
 	return ""
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // startNginx reports whether port was free.
-func startNginx(t *testing.T, nginx string, port int, server string, cert certificate) bool {
+func startNginx(t *testing.T, nginx string, port int, server string, cert *rig.Certificate) bool {
 	t.Helper()
-	dir := t.TempDir()
 	block, err := os.ReadFile(filepath.Join("..", "docs", "nginx.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -59,8 +50,8 @@ func startNginx(t *testing.T, nginx string, port int, server string, cert certif
 	for _, change := range [][2]string{
 		{"listen 443 ssl;", fmt.Sprintf("listen 127.0.0.1:%d ssl;", port)},
 		{"server_name tunnel.example.com *.tunnel.example.com;", "server_name localhost *.localhost;"},
-		{"/etc/ssl/tunnel.example.com.pem;", cert.file + ";"},
-		{"/etc/ssl/tunnel.example.com.key;", cert.key + ";"},
+		{"/etc/ssl/tunnel.example.com.pem;", cert.Cert + ";"},
+		{"/etc/ssl/tunnel.example.com.key;", cert.Key + ";"},
 		{"proxy_pass http://127.0.0.1:8080;", "proxy_pass " + server + ";"},
 	} {
 		if bytes.Count(block, []byte(change[0])) != 1 {
@@ -68,6 +59,14 @@ func startNginx(t *testing.T, nginx string, port int, server string, cert certif
 		}
 		block = bytes.Replace(block, []byte(change[0]), []byte(change[1]), 1)
 	}
+	return runNginx(t, nginx, string(block), port)
+}
+
+// runNginx runs nginx with block in its http section. It reports whether its ports were
+// free, of which port is one.
+func runNginx(t *testing.T, nginx, block string, port int) bool {
+	t.Helper()
+	dir := t.TempDir()
 	// Around the block is what lets nginx run in one folder, for anybody.
 	temporary := ""
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -138,18 +137,18 @@ func nginxApp(events http.Handler, pieces chan<- string) http.Handler {
 
 // TestNginx has nginx before the server, for the visitors and for the client.
 func TestNginx(t *testing.T) {
-	cert := newCertificate(t, "localhost", "*.localhost")
+	cert := rig.NewCertificate(t, "localhost", "*.localhost")
 	public := behindNginx(t, cert)
 	eachTransport(t, func(t *testing.T, transport string) {
 		a, pieces := newEventApp(), make(chan string)
 		target := app(t, nginxApp(a, pieces))
-		client := startClient(t, target, "--server", public, "--ca", cert.file, "--name", "app", "--transport", transport)
+		client := startClient(t, target, "--server", public, "--ca", cert.Cert, "--name", "app", "--transport", transport)
 		if want := strings.Replace(public, "localhost", "app.localhost", 1); client.url != want {
 			t.Errorf("URL %s, want %s", client.url, want)
 		}
 		c := visitor(t)
 		tr := c.Transport.(*http.Transport)
-		tr.TLSClientConfig = &tls.Config{RootCAs: cert.pool}
+		tr.TLSClientConfig = &tls.Config{RootCAs: cert.Roots}
 		// The visitor has an address of its own.
 		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			_, port, _ := net.SplitHostPort(addr)

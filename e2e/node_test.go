@@ -22,7 +22,13 @@ func installProject(t *testing.T, name string) nodeProject {
 	if err := os.CopyFS(p.dir, os.DirFS(filepath.Join("testdata", name))); err != nil {
 		t.Fatal(err)
 	}
-	ci := exec.Command(npm, "ci", "--engine-strict", "--ignore-scripts", "--prefer-offline", "--fetch-retries=5", "--no-audit", "--no-fund", "--loglevel=error")
+	// A download that stalls is given up and tried again within the test's time, which npm would do
+	// after 5 minutes.
+	ci := exec.Command(npm, "ci", "--engine-strict", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error",
+		"--fetch-retries=5", "--fetch-timeout=20000", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000")
+	if at, err := os.UserHomeDir(); err != nil || os.MkdirAll(filepath.Join(at, ".npm"), 0o755) != nil {
+		ci.Args = append(ci.Args, "--cache="+t.TempDir()) // this user has no home, or may not write to it
+	}
 	// npm may be set up in the user's own home.
 	ci.Dir, ci.Env = p.dir, os.Environ()
 	if code, out, errors := runWithin(t, 5*patience, ci); code != 0 {

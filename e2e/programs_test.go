@@ -15,12 +15,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // publicPort serves target, HOST:PORT, by tunnel-client tcp, and returns the public port.
 func publicPort(t *testing.T, target string) string {
 	t.Helper()
-	public := portOfBoth(t)
+	public := rig.FreePorts(t, 1)
 	s := startServer(t, "--tcp-ports", strconv.Itoa(public))
 	_, port := portClient(t, s, "tcp", target, "--name", "app")
 	if port != public {
@@ -32,7 +34,7 @@ func publicPort(t *testing.T, target string) string {
 // redis-cli's pipe mode ends with a half-closed connection that the answers follow on.
 func TestRedis(t *testing.T) {
 	server, cli := need(t, "redis-server", "redis-server"), need(t, "redis-cli", "redis-tools")
-	local := portOfBoth(t)
+	local := rig.FreePorts(t, 1)
 	app := start(t, exec.Command(server, "--port", strconv.Itoa(local), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()))
 	app.out.await(t, "Ready to accept connections")
 	port := publicPort(t, fmt.Sprintf("127.0.0.1:%d", local))
@@ -71,7 +73,7 @@ func TestPostgres(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	as := unprivileged(t, dir)
 	mustRun(t, as(exec.Command(filepath.Join(bins, "initdb"), "-D", data, "-U", "tester", "--auth=trust", "--no-sync")))
-	local := portOfBoth(t)
+	local := rig.FreePorts(t, 1)
 	app := start(t, as(exec.Command(filepath.Join(bins, "postgres"), "-D", data, "-p", strconv.Itoa(local), "-k", dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")))
 	app.errors.await(t, "ready to accept connections")
@@ -136,7 +138,7 @@ func TestSSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := portOfBoth(t)
+	local := rig.FreePorts(t, 1)
 	config := filepath.Join(dir, "sshd_config")
 	text := fmt.Sprintf("HostKey %s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n", dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -183,7 +185,7 @@ func TestSSH(t *testing.T) {
 // iperf3 ends a test by its control connection beside the data's.
 func TestIperfTCP(t *testing.T) {
 	iperf := need(t, "iperf3", "iperf3")
-	local := portOfBoth(t)
+	local := rig.FreePorts(t, 1)
 	app := start(t, exec.Command(iperf, "--server", "--bind", "127.0.0.1", "--port", strconv.Itoa(local), "--forceflush"))
 	app.out.await(t, "Server listening")
 	port := publicPort(t, fmt.Sprintf("127.0.0.1:%d", local))

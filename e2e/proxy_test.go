@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // elsewhere is the server's host where only the forward proxy knows it.
@@ -29,7 +31,7 @@ func startTinyproxy(t *testing.T, lines ...string) tinyproxy {
 	path := need(t, "tinyproxy", "tinyproxy")
 	for range 5 {
 		// It cannot choose a port, so another process may be faster.
-		port := freePort(t)
+		port := rig.FreePorts(t, 1)
 		conf := filepath.Join(t.TempDir(), "tinyproxy.conf")
 		writeFile(t, conf, fmt.Sprintf("Listen 127.0.0.1\nPort %d\nTimeout 600\nMaxClients 50\nLogLevel Info\nAllow 127.0.0.1\n%s\n", port, strings.Join(lines, "\n")))
 		p := tinyproxy{start(t, exec.Command(path, "-d", "-c", conf)), fmt.Sprintf("127.0.0.1:%d", port)}
@@ -92,9 +94,9 @@ func join(a, b net.Conn) {
 }
 
 // secured is a TLS port before addr.
-func secured(t *testing.T, addr string, cert certificate) (port string) {
+func secured(t *testing.T, addr string, cert *rig.Certificate) (port string) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.tls}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +125,7 @@ func TestForwardProxy(t *testing.T) {
 	const password = "user-password"
 	s := startServer(t, "--domain", elsewhere, "--token-file", tokens(t, tokenA))
 	_, port, _ := net.SplitHostPort(s.addr)
-	cert := newCertificate(t, elsewhere)
+	cert := rig.NewCertificate(t, elsewhere)
 	securePort := secured(t, s.addr, cert)
 	upstream := fmt.Sprintf("Upstream http %s %q", resolver(t), elsewhere)
 	open := startTinyproxy(t, upstream)
@@ -141,12 +143,12 @@ func TestForwardProxy(t *testing.T) {
 	}{
 		{"flag", open, s.url, []string{"--proxy", "http://" + open.addr}, nil, 1},
 		{"flag with password", locked, s.url, []string{"--proxy", "http://" + with + locked.addr}, nil, 1},
-		{"flag, https proxy", locked, s.url, []string{"--proxy", "https://" + with + "127.0.0.1:" + secured(t, locked.addr, cert), "--ca", cert.file}, nil, 1},
-		{"flag, https server", locked, "https://" + elsewhere + ":" + securePort, []string{"--proxy", "http://" + with + locked.addr, "--ca", cert.file}, nil, 1},
+		{"flag, https proxy", locked, s.url, []string{"--proxy", "https://" + with + "127.0.0.1:" + secured(t, locked.addr, cert), "--ca", cert.Cert}, nil, 1},
+		{"flag, https server", locked, "https://" + elsewhere + ":" + securePort, []string{"--proxy", "http://" + with + locked.addr, "--ca", cert.Cert}, nil, 1},
 		{"flag before environment", open, s.url, []string{"--proxy", "http://" + open.addr}, []string{"HTTP_PROXY=http://127.0.0.1:1", "NO_PROXY=*"}, 1},
 		{"HTTP_PROXY", locked, "http://" + elsewhere + ":" + port, nil, []string{"HTTP_PROXY=http://" + with + locked.addr}, 1},
 		{"http_proxy", open, "http://" + elsewhere + ":" + port, nil, []string{"http_proxy=http://" + open.addr, "no_proxy=other.test"}, 1},
-		{"HTTPS_PROXY", locked, "https://" + elsewhere + ":" + securePort, []string{"--ca", cert.file}, []string{"HTTPS_PROXY=http://" + with + locked.addr, "HTTP_PROXY=http://127.0.0.1:1"}, 1},
+		{"HTTPS_PROXY", locked, "https://" + elsewhere + ":" + securePort, []string{"--ca", cert.Cert}, []string{"HTTPS_PROXY=http://" + with + locked.addr, "HTTP_PROXY=http://127.0.0.1:1"}, 1},
 		{"NO_PROXY", open, "http://0.0.0.0:" + port, nil, []string{"HTTP_PROXY=http://" + open.addr, "NO_PROXY=other.test,0.0.0.0"}, 0},
 		{"not in NO_PROXY", open, "http://0.0.0.0:" + port, nil, []string{"HTTP_PROXY=http://" + open.addr, "NO_PROXY=other.test"}, 1},
 	} {
@@ -175,7 +177,7 @@ func TestForwardProxyRefuses(t *testing.T) {
 	s := startServer(t)
 	locked := startTinyproxy(t, "BasicAuth visitor right-password")
 	strict := startTinyproxy(t, "ConnectPort 443")
-	away := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	away := fmt.Sprintf("127.0.0.1:%d", rig.FreePorts(t, 1))
 	for _, way := range []struct {
 		name, server string
 		args         []string

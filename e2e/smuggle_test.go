@@ -18,11 +18,11 @@ import (
 // alike. Nobody gets the answer to a request that is not his, and no request comes
 // that nobody made.
 func TestSmugglingBehindNginx(t *testing.T) {
-	cert := newCertificate(t, "localhost", "*.localhost")
+	cert := rig.NewCertificate(t, "localhost", "*.localhost")
 	public := behindNginx(t, cert)
 	var apps rig.Tenants
 	for _, name := range []string{"demo", "other"} {
-		startClient(t, app(t, apps.App(name)), "--server", public, "--ca", cert.file, "--name", name)
+		startClient(t, app(t, apps.App(name)), "--server", public, "--ca", cert.Cert, "--name", name)
 	}
 	u, err := url.Parse(public)
 	if err != nil {
@@ -35,7 +35,7 @@ func TestSmugglingBehindNginx(t *testing.T) {
 	for range 8 { // nginx takes its time to close what it has refused
 		visitors.Go(func() {
 			for id := range next {
-				conn, err := tls.Dial("tcp", "127.0.0.1:"+u.Port(), &tls.Config{RootCAs: cert.pool, ServerName: "demo.localhost"})
+				conn, err := tls.Dial("tcp", "127.0.0.1:"+u.Port(), &tls.Config{RootCAs: cert.Roots, ServerName: "demo.localhost"})
 				if err != nil {
 					t.Error(err)
 					continue
@@ -46,7 +46,7 @@ func TestSmugglingBehindNginx(t *testing.T) {
 		})
 	}
 	c := visitor(t)
-	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: cert.pool}
+	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: cert.Roots}
 	for id := range poisons {
 		next <- id
 		if id%10 == 0 {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -16,30 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// portOfBoth is a port of 127.0.0.1 for TCP and UDP, that the system gives to nobody by
-// itself.
-func portOfBoth(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000)
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		udp, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
-		}
-		udp.Close()
-		tcp, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		tcp.Close()
-		return port
-	}
-	t.Fatal("no port is free")
-	return 0
-}
+	"github.com/revtun/tunnel/internal/rig"
+)
 
 // portClient runs tunnel-client KIND TARGET, and returns it and the public port.
 func portClient(t *testing.T, s *tunnelServer, kind, target string, args ...string) (*tunnelClient, int) {
@@ -60,7 +38,7 @@ func portClient(t *testing.T, s *tunnelServer, kind, target string, args ...stri
 func TestDNS(t *testing.T) {
 	dig := need(t, "dig", "bind9-dnsutils")
 	dns := startNamed(t)
-	public := portOfBoth(t)
+	public := rig.FreePorts(t, 1)
 	ports := fmt.Sprintf("%d-%d", public, public)
 	s := startServer(t, "--udp-ports", ports, "--tcp-ports", ports)
 	_, port := portClient(t, s, "udp", dns)
@@ -94,7 +72,7 @@ func startNamed(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	port := portOfBoth(t)
+	port := rig.FreePorts(t, 1)
 	zone := "$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\n"
 	for i := range 20 {
 		zone += fmt.Sprintf("h%d A 192.0.2.%d\nlong TXT \"text-%02d %s\"\n", i, i, i, strings.Repeat("x", 100))
@@ -121,7 +99,7 @@ zone "example.test" { type primary; file "zone"; };
 // not most, and none comes twice or out of its order.
 func TestIperfUDP(t *testing.T) {
 	iperf := need(t, "iperf3", "iperf3")
-	local, public := portOfBoth(t), portOfBoth(t)
+	local, public := rig.FreePorts(t, 1), rig.FreePorts(t, 1)
 	target := fmt.Sprintf("127.0.0.1:%d", local)
 	app := start(t, exec.Command(iperf, "--server", "--bind", "127.0.0.1", "--port", strconv.Itoa(local), "--forceflush"))
 	app.out.await(t, "Server listening")
@@ -179,7 +157,7 @@ func TestUDPClientEnds(t *testing.T) {
 			app.WriteTo(buf[:n], from)
 		}
 	}()
-	public := portOfBoth(t)
+	public := rig.FreePorts(t, 10)
 	s := startServer(t, "--udp-ports", fmt.Sprintf("%d-%d", public, public+9))
 	first := 0
 	for i, end := range []os.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGTERM} {

@@ -115,7 +115,7 @@ for package in ${packages[@]+"${packages[@]}"}; do
     n=$(found execs)
     executions=$((executions + n))
     verdict=ok
-    if [ "$status" -ne 0 ] && { [ "$n" -eq 0 ] || broken; }; then
+    if [ "$n" -eq 0 ] || { [ "$status" -ne 0 ] && broken; }; then # none at all says nothing
       verdict=FAILED
       failures=$((failures + 1))
     fi

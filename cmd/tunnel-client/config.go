@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -25,6 +26,7 @@ type config struct {
 	target    forward.Target
 	forward   forward.Options // of kind HTTP
 	idle      time.Duration   // of kind UDP
+	prepare   prepare         // nil: nothing
 	client    *tunnel.Client
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
@@ -36,6 +38,10 @@ type config struct {
 	logFormat string
 	log       *slog.Logger
 }
+
+// prepare is what is done to a connection to the local app before anything is sent on
+// it, for the visitor of that address; "": of none, or none that is known.
+type prepare func(app net.Conn, visitor string) error
 
 // configure reads flags, environment and the files that they name.
 func configure(c *cli.Context, stderr io.Writer) (*config, error) {
@@ -53,7 +59,10 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
 		}
 	}
-	f.forward = forward.Options{Insecure: c.Bool("insecure-upstream"), Timeout: c.Duration("app-timeout"), Log: f.log}
+	if f.prepare, err = proxyProtocol(c, f.listen.Kind); err != nil {
+		return nil, err
+	}
+	f.forward = forward.Options{Prepare: f.prepare, Insecure: c.Bool("insecure-upstream"), Timeout: c.Duration("app-timeout"), Log: f.log}
 	if f.listen.Name != "" {
 		if err := protocol.CheckName(f.listen.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
@@ -65,6 +74,7 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
 		f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
+		f.listen.Visitor = f.prepare != nil
 	case protocol.KindTCP, protocol.KindUDP:
 		f.idle = c.Duration("idle-timeout")
 		if f.listen.Port = c.Int("remote-port"); f.listen.Port < 0 || f.listen.Port > 65535 {
@@ -87,6 +97,19 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	f.client.Log = f.log
 	f.hasToken = f.client.Token != ""
 	return f, nil
+}
+
+// proxyProtocol reads --proxy-protocol.
+func proxyProtocol(c *cli.Context, kind protocol.Kind) (prepare, error) {
+	switch version := c.String("proxy-protocol"); {
+	case version == "":
+		return nil, nil
+	case kind == protocol.KindUDP:
+		return nil, errors.New("--proxy-protocol is not for udp: the header begins a connection, and datagrams have none; each visitor has a socket of its own")
+	case version != "v2":
+		return nil, fmt.Errorf("--proxy-protocol %q: use v2, the one version that is sent", version)
+	}
+	return forward.ProxyV2, nil
 }
 
 // client is the way to the server. What it is told of server and transport is

@@ -28,11 +28,21 @@ other client's TARGET, byte for byte; the end of one direction is passed on as s
 reset as a reset. They reach a private http TARGET, too, which then gets the bytes as they
 are: Host is not rewritten, and an https one is to be spoken to in TLS.
 
+With --udp it is datagrams, of an endpoint that another client has by tunnel-client udp
+--private. Names of that kind are apart from the others: both may have the same.
+
+  tunnel-client udp 53 --private --name dns                         where the DNS server is
+  tunnel-client connect dns --udp --listen 127.0.0.1:5353           where it is needed
+
+The app sees each local address and port at a socket of its own. Datagrams that find no room
+on the way are dropped, as networks do, and so are those that come while the server or the
+other client is away.
+
 Without a token it is this machine's and user's, so both ends are to be his.
 
 While the server or the other client is away, a new connection waits for it up to 15 s, and
 is reset then. At the first Ctrl-C or SIGTERM no new connection is taken; those that are open
-end with the second one, or after --grace.`
+end with the second one, or after --grace; who sends datagrams, when nothing came for a second.`
 
 // connectTime is how long a local connection waits for its way to the endpoint. It is
 // more than the server's own wait for a client that dropped, by default.
@@ -42,6 +52,8 @@ const connectTime = 15 * time.Second
 func connectFlags() []cli.Flag {
 	flags := []cli.Flag{
 		str("listen", "127.0.0.1:0", "", "`ADDRESS` for local connections: host:port, a port of 127.0.0.1, or unix:/path; port 0 is any that is free"),
+		yes("udp", "the endpoint is of kind udp: --listen takes datagrams, at host:port or a port"),
+		&cli.DurationFlag{Name: "idle-timeout", DefaultText: "2m", Usage: "`TIME` after which, with --udp, a local address that sends and gets nothing is forgotten", EnvVars: env("idle-timeout")},
 	}
 	for _, f := range commonFlags() {
 		switch f.Names()[0] {
@@ -78,30 +90,48 @@ func (p process) connectCommand() *cli.Command {
 // reached is a private endpoint behind a local address.
 type reached struct {
 	*config
-	name  string
-	at    local
-	retry bool
-	out   output
-	open  atomic.Int64 // local connections
+	name      string
+	at        local
+	udp       bool // takes datagrams there
+	retry     bool
+	out       output
+	connector *tunnel.Connector
+	open      atomic.Int64 // local connections, or addresses that datagrams come from
+	told      told
+}
+
+// entrance is where local programs come in.
+type entrance interface {
+	Addr() net.Addr
+	run(drain context.Context) error // takes what comes until the entrance is closed
+	refuse()                         // lets in nobody new
+	wait()                           // until what came in has ended
+	Close() error
 }
 
 func configureConnect(c *cli.Context, stderr io.Writer) (*reached, error) {
 	if c.NArg() != 1 {
 		return nil, fmt.Errorf("connect takes one NAME, that of a private endpoint, and there are %d: tunnel-client connect db (see tunnel-client connect --help)", c.NArg())
 	}
-	r := &reached{config: &config{json: c.Bool("json"), logFormat: text(c, "log-format")}, name: c.Args().First(), retry: c.Bool("retry")}
+	r := &reached{config: &config{json: c.Bool("json"), logFormat: text(c, "log-format")}, name: c.Args().First(), retry: c.Bool("retry"), udp: c.Bool("udp")}
 	if err := protocol.CheckName(r.name); err != nil {
 		return nil, err
 	}
-	if c.Duration("grace") < 0 {
-		return nil, fmt.Errorf("--grace %s is negative", c.Duration("grace"))
+	for _, name := range []string{"grace", "idle-timeout"} {
+		if c.Duration(name) < 0 {
+			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
+		}
 	}
+	r.idle = c.Duration("idle-timeout")
 	var err error
 	if r.log, err = logger(c, stderr); err != nil {
 		return nil, err
 	}
 	if r.at, err = parseLocal(text(c, "listen")); err != nil {
 		return nil, err
+	}
+	if r.udp && r.at.network == "unix" {
+		return nil, fmt.Errorf("--listen %s takes no datagrams: with --udp use 127.0.0.1:5353, or a port", text(c, "listen"))
 	}
 	if r.client, err = client(c); err != nil {
 		return nil, err
@@ -116,7 +146,7 @@ func configureConnect(c *cli.Context, stderr io.Writer) (*reached, error) {
 func (p process) reach(ctx context.Context, r *reached) error {
 	drain, end, stop := p.watch(ctx)
 	defer stop()
-	l, err := r.at.listen()
+	l, err := r.enter()
 	if err != nil {
 		return err
 	}
@@ -138,7 +168,20 @@ func (p process) reach(ctx context.Context, r *reached) error {
 		}
 		return err
 	}
-	return r.serve(drain, end, l, d)
+	r.connector = d
+	return r.serve(drain, end, l)
+}
+
+// enter opens the entrance.
+func (r *reached) enter() (entrance, error) {
+	if r.udp {
+		return r.enterUDP()
+	}
+	l, err := r.at.listen()
+	if err != nil {
+		return nil, err
+	}
+	return &connections{Listener: l, r: r}, nil
 }
 
 // identify takes the machine's key for a token where the user named none.
@@ -157,41 +200,55 @@ func (r *reached) identify() {
 	}
 }
 
-func (r *reached) show(drain context.Context, e tunnel.Event, l net.Listener) {
+func (r *reached) show(drain context.Context, e tunnel.Event, l entrance) {
 	c := newChange(drain, e, "")
 	c.url, c.name, c.listen, c.inFlight = "private:"+r.name, r.name, addrOf(l), r.open.Load()
 	r.out.change(c)
 	r.keepTransport(e)
 }
 
-// serve takes local connections. drain and end are those of watch.
-func (r *reached) serve(drain, end context.Context, l net.Listener, d *tunnel.Connector) error {
-	var conns sync.WaitGroup
-	accepted := make(chan error, 1)
-	go func() { accepted <- acceptAll(l, func(c net.Conn) { conns.Go(func() { r.pass(drain, d, c) }) }) }()
+// serve takes what comes to l. drain and end are those of watch.
+func (r *reached) serve(drain, end context.Context, l entrance) error {
+	ended := make(chan error, 1)
+	go func() { ended <- l.run(drain) }()
 	var err error
 	select {
-	case err = <-accepted:
-		accepted <- nil
-	case <-d.Done():
-		err = lostError{d.Err()}
+	case err = <-ended:
+		ended <- nil
+	case <-r.connector.Done():
+		err = lostError{r.connector.Err()}
 	case <-drain.Done():
-		l.Close()
+		l.refuse()
 		grace, cancel := context.WithTimeout(end, max(r.client.Grace, 0))
-		if errors.Is(d.Drain(grace), context.DeadlineExceeded) {
+		if errors.Is(r.connector.Drain(grace), context.DeadlineExceeded) {
 			r.log.Warn("grace is over, ending what is left", "grace", max(r.client.Grace, 0))
 		}
 		cancel()
 	}
 	l.Close()
-	d.Close()
-	<-accepted
-	conns.Wait()
+	r.connector.Close()
+	<-ended
+	l.wait()
 	if end.Err() != nil {
 		return context.Cause(end)
 	}
 	return err
 }
+
+// connections is the entrance of kind TCP.
+type connections struct {
+	net.Listener
+	r     *reached
+	conns sync.WaitGroup
+}
+
+func (l *connections) run(drain context.Context) error {
+	return acceptAll(l, func(c net.Conn) { l.conns.Go(func() { l.r.pass(drain, c) }) })
+}
+
+func (l *connections) refuse() { l.Close() }
+
+func (l *connections) wait() { l.conns.Wait() }
 
 // acceptAll accepts until l is closed, and longer than descriptors last.
 func acceptAll(l net.Listener, serve func(net.Conn)) error {
@@ -210,7 +267,7 @@ func acceptAll(l net.Listener, serve func(net.Conn)) error {
 }
 
 // pass passes one local connection on.
-func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
+func (r *reached) pass(drain context.Context, c net.Conn) {
 	r.open.Add(1)
 	defer r.open.Add(-1)
 	start := time.Now()
@@ -218,12 +275,9 @@ func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
 	defer cancel()
 	e := forward.Exchange{Method: "CONNECT", Path: c.RemoteAddr().String()}
 	setLinger(c, 0) // its end is an abort until there is another end, also this process's
-	stream, err := d.Dial(ctx, r.name)
+	stream, err := r.connector.Dial(ctx, r.name)
 	if err != nil {
-		code, cause, hint := r.explain(err)
-		if errors.Is(err, context.DeadlineExceeded) {
-			cause, hint = "the server, or the other client, is away", "the connection to the server is made again by itself"
-		}
+		code, cause, hint := r.explainAway(err)
 		r.log.Warn("connection failed", "private", r.name, "code", string(code), "err", cause, "hint", hint)
 		c.Close()
 		e.Code, e.Status, e.Duration = code, code.Status(), time.Since(start)
@@ -234,6 +288,14 @@ func (r *reached) pass(drain context.Context, d *tunnel.Connector, c net.Conn) {
 	proxy.Splice(c, stream, nil)
 	e.Status, e.Duration = 200, time.Since(start)
 	r.out.request(e)
+}
+
+// explainAway is explain of what kept a connection from the endpoint.
+func (r *reached) explainAway(err error) (code protocol.Code, cause, hint string) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "", "the server, or the other client, is away", "the connection to the server is made again by itself"
+	}
+	return r.explain(err)
 }
 
 // setLinger says what closing a TCP connection is to its other end: with 0 an abort.

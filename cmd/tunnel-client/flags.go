@@ -43,7 +43,8 @@ stand before and after it.
 The server gives a port, which is printed as udp://HOST:PORT. It is the same one after the
 connection was lost, and, with the same --name and token, at the next start. Without --name
 one is kept for the server, this directory and TARGET. The same --remote-port may serve a
-second client for tcp.
+second client for tcp. With --private there is no port: clients with the same token reach it
+by tunnel-client connect NAME --udp.
 
 The app sees each visitor, an address and port, at a socket of its own. Datagrams that
 find no room on the way are dropped, as networks do. They travel on one connection to the
@@ -72,13 +73,17 @@ func httpFlags() []cli.Flag {
 	return append(commonFlags(),
 		domainFlag(),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
+		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),
 		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
 	)
 }
 
 // tcpFlags are those of tcp.
-func tcpFlags() []cli.Flag {
+func tcpFlags() []cli.Flag { return append(portFlags(), proxyProtocolFlag()) }
+
+// portFlags are those of all that have a port of the server.
+func portFlags() []cli.Flag {
 	return append(commonFlags(),
 		&cli.IntFlag{Name: "remote-port", DefaultText: "the server's choice", Usage: "public `PORT`, one of those that the server gives", EnvVars: env("remote-port")},
 	)
@@ -86,9 +91,18 @@ func tcpFlags() []cli.Flag {
 
 // udpFlags are those of udp.
 func udpFlags() []cli.Flag {
-	return append(tcpFlags(),
+	refused := proxyProtocolFlag()
+	refused.Hidden = true // it is there to say why
+	return append(portFlags(), refused,
 		&cli.DurationFlag{Name: "idle-timeout", DefaultText: "the server's, 2m", Usage: "`TIME` after which a visitor who sends and gets nothing loses its socket, where that is shorter than the server's", EnvVars: env("idle-timeout")},
 	)
+}
+
+func proxyProtocolFlag() *cli.StringFlag {
+	return &cli.StringFlag{
+		Name: "proxy-protocol", DefaultText: "none", EnvVars: env("proxy-protocol"),
+		Usage: "begin each connection to TARGET with a header of the PROXY protocol, `VERSION` v2, by which it learns the visitor's address; it has to expect one",
+	}
 }
 
 // commonFlags are those of all that expose something.

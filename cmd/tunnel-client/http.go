@@ -76,7 +76,7 @@ func newExposed(p process, c *config) *exposed {
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
 	default:
-		o := forward.RawOptions{Done: x.out.request, Log: c.log}
+		o := forward.RawOptions{Prepare: c.prepare, Done: x.out.request, Log: c.log}
 		if c.terminate != nil {
 			o.TLS = c.terminate.config()
 		}
@@ -238,6 +238,9 @@ const appTime = 2 * time.Second
 func (c *config) lookForApp(ctx context.Context) {
 	conn, err := (&net.Dialer{Timeout: appTime}).DialContext(ctx, c.target.Network, c.target.Addr)
 	if err == nil {
+		if c.prepare != nil {
+			c.prepare(conn, "") // or the app's log has a broken header
+		}
 		conn.Close()
 		return
 	}

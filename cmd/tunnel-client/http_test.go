@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -49,7 +50,7 @@ func TestExpose(t *testing.T) {
 func TestReadyDoesNotWaitForTheApp(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	c := start(t, closedPort(t), "--server", base)
+	c := start(t, rig.FreePort(t), "--server", base)
 	ready := c.next("ready")
 	resp, err := visitor(t, base).Get(ready.URL)
 	if err != nil {
@@ -64,7 +65,7 @@ func TestReadyDoesNotWaitForTheApp(t *testing.T) {
 func TestWarnsOfAnAppThatIsNotThere(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	app := closedPort(t)
+	app := rig.FreePort(t)
 	c := start(t, app, "--server", base, "--json=false")
 	eventually(t, "the client warns", func() bool {
 		return strings.Contains(c.stderr.String(), "the local app does not answer yet") && strings.Contains(c.stderr.String(), app)
@@ -413,7 +414,7 @@ func (c *running) last() (e event) {
 
 func TestUnreachable(t *testing.T) {
 	home(t)
-	c := start(t, "3000", "--server", "http://"+closedPort(t))
+	c := start(t, "3000", "--server", "http://"+rig.FreePort(t))
 	if code := c.exit(); code != 5 {
 		t.Errorf("exit code %d", code)
 	}
@@ -453,7 +454,7 @@ func TestRetry(t *testing.T) {
 
 func TestStopWhileRetrying(t *testing.T) {
 	home(t)
-	c := start(t, "3000", "--server", "http://"+closedPort(t), "--retry")
+	c := start(t, "3000", "--server", "http://"+rig.FreePort(t), "--retry")
 	eventually(t, "it retries", func() bool { return strings.Contains(c.stderr.String(), "retrying") })
 	c.signal(syscall.SIGTERM)
 	if code := c.exit(); code != 0 {
@@ -498,7 +499,7 @@ func TestURLFileOfAnotherClient(t *testing.T) {
 	eventually(t, "the URL file appears", func() bool { _, err := os.Stat(file); return err == nil })
 	for code, args := range map[int][]string{
 		4: {"--server", base, "--name", "demo"},
-		5: {"--server", "http://" + closedPort(t)},
+		5: {"--server", "http://" + rig.FreePort(t)},
 	} {
 		second := start(t, append(args, "3000", "--url-file", file)...)
 		if got := second.exit(); got != code {
@@ -526,7 +527,7 @@ func TestURLFileCannotBeWritten(t *testing.T) {
 	}
 	defer l.Close()
 	for _, file := range []string{"missing/url", ".", socket} {
-		c := start(t, "3000", "--server", "http://"+closedPort(t), "--url-file", file)
+		c := start(t, "3000", "--server", "http://"+rig.FreePort(t), "--url-file", file)
 		if code := c.exit(); code != 2 {
 			t.Errorf("%s: exit code %d", file, code)
 		}

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// local is where connect takes connections.
+// local is where connect takes connections, or datagrams.
 type local struct {
 	network, addr string
 	own           bool // only this machine reaches it
@@ -55,6 +55,15 @@ func (l local) listen() (net.Listener, error) {
 	return ln, nil
 }
 
+// listenUDP is listen for datagrams.
+func (l local) listenUDP() (*net.UDPConn, error) {
+	c, err := net.ListenPacket("udp", l.addr)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	return c.(*net.UDPConn), nil
+}
+
 // isLeft reports whether the socket is one of a process that has gone.
 func (l local) isLeft() bool {
 	info, err := os.Lstat(l.addr)
@@ -69,7 +78,7 @@ func (l local) isLeft() bool {
 }
 
 // addrOf is l's address as connect's --listen has it.
-func addrOf(l net.Listener) string {
+func addrOf(l interface{ Addr() net.Addr }) string {
 	if l.Addr().Network() == "unix" {
 		return "unix:" + l.Addr().String()
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/rig/pebble"
 
 	"github.com/revtun/tunnel/internal/auth"
@@ -88,22 +88,11 @@ func setupScript(e *testscript.Env) error {
 	e.Setenv("SERVER", startServer(t, server.Config{Hold: time.Hour}))
 	e.Setenv("TOKENSERVER", startServer(t, server.Config{Auth: known}))
 	e.Setenv("APP", app.URL)
-	e.Setenv("CLOSED", closedPort(t))
+	e.Setenv("CLOSED", rig.FreePort(t))
 	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 	e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each process waits a second for races
 	return nil
-}
-
-// closedPort is an address where nothing answers.
-func closedPort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // exits CODE COMMAND... runs the command and compares how it ends.

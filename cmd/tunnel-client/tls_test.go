@@ -3,18 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -44,7 +39,7 @@ type tlsServer struct {
 
 func startTLSServer(t *testing.T) *tlsServer {
 	t.Helper()
-	own, _ := certificate(t, "server")
+	own := rig.NewCertificate(t, "server")
 	s := &tlsServer{log: new(rig.Buffer)}
 	node, err := server.New(server.Config{
 		Listen: "127.0.0.1:0", Domain: "tunnel.example.com", Auth: auth.Anonymous{}, Hold: time.Minute, Park: patience,
@@ -53,7 +48,7 @@ func startTLSServer(t *testing.T) *tlsServer {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.asked = append(s.asked, hello.ServerName)
-			return &own, nil
+			return &own.TLS, nil
 		}},
 	})
 	if err != nil {
@@ -70,32 +65,6 @@ func startTLSServer(t *testing.T) *tlsServer {
 	})
 	s.url, s.addr = "http://"+node.Addr().String(), node.TLSAddr().String()
 	return s
-}
-
-// certificate is self-signed, and is its own authority. The files are of it and its key.
-func certificate(t *testing.T, who string) (tls.Certificate, [2]string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: who}, DNSNames: []string{who + ".tunnel.example.com"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	files := [2]string{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	writeFile(t, files[0], string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	writeFile(t, files[1], string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, files
 }
 
 // visit opens TLS to name. roots nil: any certificate will do.
@@ -130,8 +99,8 @@ func ask(t *testing.T, v *tls.Conn) (body string, shown *x509.Certificate) {
 func TestTLS(t *testing.T) {
 	home(t)
 	s := startTLSServer(t)
-	cert, _ := certificate(t, "app")
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	cert := rig.NewCertificate(t, "app")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,12 +243,12 @@ func TestTerminateWithoutCertificate(t *testing.T) {
 func TestTerminateWithFiles(t *testing.T) {
 	home(t)
 	s := startTLSServer(t)
-	_, files := certificate(t, "own")
+	cert := rig.NewCertificate(t, "own")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := startCommand(t, "tls", "--json", "--terminate", "--server", s.url, "--name", "own", "--cert", files[0], "--key", files[1], "--alpn", "imap", l.Addr().String())
+	c := startCommand(t, "tls", "--json", "--terminate", "--server", s.url, "--name", "own", "--cert", cert.Cert, "--key", cert.Key, "--alpn", "imap", l.Addr().String())
 	c.next("ready")
 	v, err := s.visit("own", nil)
 	if err != nil {
@@ -320,7 +289,7 @@ func TestTerminateWithFiles(t *testing.T) {
 
 func TestTLSFlags(t *testing.T) {
 	home(t)
-	_, files := certificate(t, "own")
+	cert := rig.NewCertificate(t, "own")
 	for args, want := range map[string]string{
 		"--cert x 3000":                           "--cert is of no use without --terminate",
 		"--alpn h2 3000":                          "--alpn is of no use without --terminate",
@@ -329,7 +298,7 @@ func TestTLSFlags(t *testing.T) {
 		"--terminate --alpn h2,, 3000":            "--alpn",
 		"--terminate --acme-ca-root /none 3000":   "--acme-ca-root",
 		"--terminate --cert /none --key /none 80": "/none",
-		"--terminate --acme-email a@b.c --cert " + files[0] + " --key " + files[1] + " 80": "exclude each other",
+		"--terminate --acme-email a@b.c --cert " + cert.Cert + " --key " + cert.Key + " 80": "exclude each other",
 		"": "TARGET",
 	} {
 		c := startCommand(t, append([]string{"tls"}, strings.Fields(args)...)...)

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/revtun/tunnel/internal/certs"
+	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -180,11 +181,11 @@ func order(c *cli.Context, config *server.Config) (end func(), err error) {
 	if err != nil {
 		return none, err
 	}
-	names := &registry.Memory{}
-	config.Registry = names
+	config.Registry = new(registry.Memory)
+	names := &edge.HTTP{Registry: config.Registry, Domain: config.Domain, Public: config.PublicURL}
 	a := certs.ACMEConfig{
 		Domain: config.Domain, Storage: storage, Email: c.String("acme-email"), CA: c.String("acme-ca"), CARoots: roots,
-		DNS: provider, Allowed: claimed(names, config), Wait: orderWait, Log: config.Log,
+		DNS: provider, Allowed: names.MayCertify, Wait: orderWait, Log: config.Log,
 	}
 	if t := config.HeaderTimeout; t > 0 {
 		a.Wait = min(orderWait, t*4/5)
@@ -231,29 +232,6 @@ func answerDNS(c *cli.Context, self *certs.SelfDNS, acme *certs.ACME, config *se
 		return err
 	}
 	return nil
-}
-
-// claimed says which names certificates are ordered for: those that a client has, or
-// that are held for one. Of a name of kind TLS the client alone has a certificate.
-func claimed(names registry.Registry, config *server.Config) func(context.Context, string) error {
-	return func(ctx context.Context, host string) error {
-		if u := config.PublicURL; u != nil && u.Hostname() == host {
-			return nil
-		}
-		name, below := strings.CutSuffix(host, "."+config.Domain)
-		if !below || strings.Contains(name, ".") {
-			name = host
-		}
-		route, err := names.Lookup(ctx, name)
-		var offline *registry.OfflineError
-		switch {
-		case errors.Is(err, registry.ErrUnknown):
-			return err
-		case err == nil && route.Kind == protocol.KindTLS, errors.As(err, &offline) && offline.Kind == protocol.KindTLS:
-			return errors.New("its client ends TLS itself")
-		}
-		return nil
-	}
 }
 
 // authorities reads the certificates of --acme-ca-root.

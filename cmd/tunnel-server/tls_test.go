@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -133,10 +128,9 @@ func (s *serving) publish(t *testing.T, name string) string {
 
 // With certificates from files: every protocol, redirects, and a URL that says so.
 func TestServesFiles(t *testing.T) {
-	dir := t.TempDir()
-	cert, key, roots := pair(t, dir, "tunnel.example.com", "*.tunnel.example.com")
-	s := serveTLS(t, roots, "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--domain", "tunnel.example.com",
-		"--cert", cert, "--key", key, "--allow-plain", "open", "--hsts", "24h")
+	cert := rig.NewCertificate(t, "tunnel.example.com", "*.tunnel.example.com")
+	s := serveTLS(t, cert.Roots, "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--domain", "tunnel.example.com",
+		"--cert", cert.Cert, "--key", cert.Key, "--allow-plain", "open", "--hsts", "24h")
 	_, port, _ := net.SplitHostPort(s.tls)
 	if got := s.publish(t, "demo"); got != "https://demo.tunnel.example.com:"+port {
 		t.Errorf("it is published as %s", got)
@@ -166,7 +160,7 @@ func TestServesFiles(t *testing.T) {
 // With certificates of an authority, a real one: at the start for the domain, at the
 // first visit for a name that is claimed, never for one that is not.
 func TestServesACME(t *testing.T) {
-	plain, secure := free(t), free(t)
+	plain, secure := rig.FreePort(t), rig.FreePort(t)
 	number := func(addr string) int { return net.TCPAddrFromAddrPort(mustAddr(t, addr)).Port }
 	ca := pebble.Start(t, pebble.Config{HTTPPort: number(plain), TLSPort: number(secure)})
 	root := filepath.Join(t.TempDir(), "root.pem")
@@ -198,27 +192,18 @@ func TestServesACME(t *testing.T) {
 	if _, body, err := s.get(t, "1", "https://nobody.tunnel.example.com/"); err == nil {
 		t.Errorf("a name that nobody has: %q", body)
 	}
+	if _, body, err := s.get(t, "1", "https://demo/"); err == nil {
+		t.Errorf("a name without the domain: %q", body)
+	}
 	if res, _, err := s.get(t, "1", "http://nobody.tunnel.example.com/"); err != nil || res.StatusCode != 404 {
 		t.Errorf("a name that nobody has, plain: %v, %v", res, err)
 	}
 	if n := ca.Orders() - before; n != 0 {
-		t.Errorf("%d orders for a name that nobody has", n)
+		t.Errorf("%d orders for names that nobody has", n)
 	}
 	if code := s.end(); code != 0 {
 		t.Errorf("exit %d: %s", code, s.log.String())
 	}
-}
-
-// free is an address that nobody listens at. The authority has to know it before the
-// server runs.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func mustAddr(t *testing.T, addr string) netip.AddrPort {
@@ -228,34 +213,4 @@ func mustAddr(t *testing.T, addr string) netip.AddrPort {
 		t.Fatal(err)
 	}
 	return a
-}
-
-// pair writes a certificate for names, and its key, to files in dir.
-func pair(t *testing.T, dir string, names ...string) (cert, key string, roots *x509.CertPool) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for file, b := range map[string][]byte{cert: public, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})} {
-		if err := os.WriteFile(file, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(public)
-	return cert, key, roots
 }

@@ -2,7 +2,7 @@
 # Sets and removes the records of DNS-01 on a name server that takes dynamic updates (RFC 2136): BIND,
 # Knot, PowerDNS. For tunnel-server:
 #
-#   --acme-dns "exec:/etc/tunnel/nsupdate.sh /etc/tunnel/dns.key ns1.example.com"
+#   --acme-dns "exec:/etc/tunnel-server/nsupdate.sh /etc/tunnel-server/dns.key ns1.example.com"
 #
 # The first argument is a key file, as tsig-keygen writes it; the second the zone's primary server,
 # HOST or HOST#PORT. The server adds: present|cleanup, the name with a final dot, and the value. Needs

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/rig/pebble"
 )
 
@@ -80,12 +81,7 @@ func bind(t *testing.T) (addr, key, other string) {
 		t.Fatal(err)
 	}
 	key, other = filepath.Join(dir, "tunnel.key"), filepath.Join(dir, "other.key")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = l.Addr().String()
-	l.Close()
+	addr = rig.FreePort(t)
 	conf := filepath.Join(dir, "named.conf")
 	_, port, _ := net.SplitHostPort(addr)
 	for name, text := range map[string]string{

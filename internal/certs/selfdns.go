@@ -74,7 +74,7 @@ func (d *SelfDNS) Listen(addr string) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("DNS on %s: %w: a port below 1024 needs root, or CAP_NET_BIND_SERVICE", addr, err)
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("DNS on %s: %w: another DNS server is there; give the address that the world sees instead of all (systemd-resolved has 127.0.0.53 only)", addr, err)
+		return fmt.Errorf("DNS on %s: %w: another DNS server is there, often systemd-resolved at 127.0.0.53 alone: name the one address of this machine that the world reaches, as in --acme-dns-listen 203.0.113.10:53", addr, err)
 	case err != nil:
 		return fmt.Errorf("DNS on %s: %w", addr, err)
 	}

@@ -171,9 +171,34 @@ func (s *site) visitWith(c *tls.Config) (*x509.Certificate, error) {
 	return conn.ConnectionState().PeerCertificates[0], nil
 }
 
+// mustVisit visits until there is a certificate: a handshake waits for its order for
+// defaultWait, and on a slow machine an order may take longer, and goes on.
 func (s *site) mustVisit(t *testing.T, name string) *x509.Certificate {
 	t.Helper()
-	cert, err := s.visit(name)
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		began := time.Now()
+		cert, err := s.visit(name)
+		if err == nil {
+			return cert
+		}
+		if now := time.Now(); now.Sub(began) < defaultWait || now.After(deadline) {
+			t.Fatalf("visit %s: %v\n%s", name, err, s.log)
+		}
+	}
+}
+
+// expiring is a visit whose visitor checks all of the certificate but whether it has
+// expired meanwhile, as one of seconds may have when it arrives.
+func (s *site) expiring(t *testing.T, name string) *x509.Certificate {
+	t.Helper()
+	cert, err := s.visitWith(&tls.Config{ServerName: name, InsecureSkipVerify: true, VerifyConnection: func(c tls.ConnectionState) error {
+		leaf, more := c.PeerCertificates[0], x509.NewCertPool()
+		for _, cert := range c.PeerCertificates[1:] {
+			more.AddCert(cert)
+		}
+		_, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: s.ca.Roots, Intermediates: more, CurrentTime: leaf.NotAfter})
+		return err
+	}})
 	if err != nil {
 		t.Fatalf("visit %s: %v\n%s", name, err, s.log)
 	}

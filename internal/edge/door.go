@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -58,7 +59,8 @@ func (d *Door) Listener(l net.Listener) net.Listener {
 		one.config = d.config()
 	}
 	if one.config != nil || len(d.Proxies) > 0 {
-		one.opened, one.done = make(chan incoming), make(chan struct{})
+		one.opened = make(chan incoming)
+		one.accepting, one.stop = context.WithCancel(context.Background())
 		one.opening = make(map[net.Conn]struct{})
 	}
 	return one
@@ -70,11 +72,12 @@ type listener struct {
 	config *tls.Config // nil: no TLS
 
 	// The rest is nil where nothing stands before the first request.
-	opened  chan incoming
-	done    chan struct{} // closed with the listener
-	begin   sync.Once
-	end     sync.Once
-	running sync.WaitGroup
+	opened    chan incoming
+	accepting context.Context // ends with the listener
+	stop      context.CancelFunc
+	begin     sync.Once
+	end       sync.Once
+	running   sync.WaitGroup
 
 	mu      sync.Mutex            // guards the following fields
 	opening map[net.Conn]struct{} // accepted below, and not here yet
@@ -99,7 +102,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case a := <-l.opened:
 		return a.conn, a.err
-	case <-l.done:
+	case <-l.accepting.Done():
 		return nil, net.ErrClosed
 	}
 }
@@ -138,7 +141,7 @@ func (l *listener) give(a incoming) bool {
 	select {
 	case l.opened <- a:
 		return true
-	case <-l.done:
+	case <-l.accepting.Done():
 		if a.conn != nil {
 			a.conn.Close()
 		}
@@ -248,7 +251,7 @@ func (l *listener) Close() error {
 		return err
 	}
 	l.end.Do(func() {
-		close(l.done)
+		l.stop()
 		l.mu.Lock()
 		l.closed = true
 		for c := range l.opening {

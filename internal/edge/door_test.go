@@ -19,6 +19,7 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 
 	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -120,19 +121,19 @@ func TestProxyProtocol(t *testing.T) {
 // Route takes connections by their SNI, whole and however they came, and leaves the
 // others as they are.
 func TestRoute(t *testing.T) {
-	certificate, roots := certified(t, "mine.test", "other.test")
+	certificate := rig.NewCertificate(t, "mine.test", "other.test")
 	h := &edge.HTTP{Domain: "mine.test", Own: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "own") })}
 	h.Gate = new(edge.Gate)
 	limits := edge.Limits{HeaderTimeout: patience}
 	var others sync.WaitGroup
-	door := &edge.Door{Limits: limits, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }}
+	door := &edge.Door{Limits: limits, GetCertificate: certificate.Get}
 	door.Route = func(name string, conn net.Conn) bool {
 		if name != "other.test" {
 			return false
 		}
 		others.Go(func() { // another server of TLS, which sees the handshake from its begin
 			defer conn.Close()
-			s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{*certificate}})
+			s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate.TLS}})
 			if _, err := io.Copy(s, s); err != nil {
 				t.Error(err)
 			}
@@ -152,7 +153,7 @@ func TestRoute(t *testing.T) {
 				t.Fatal(err)
 			}
 			tcp.SetDeadline(time.Now().Add(patience))
-			c := tls.Client(&pieces{tcp, piece}, &tls.Config{RootCAs: roots, ServerName: name})
+			c := tls.Client(&pieces{tcp, piece}, &tls.Config{RootCAs: certificate.Roots, ServerName: name})
 			fmt.Fprint(c, "GET / HTTP/1.0\r\nHost: mine.test\r\n\r\n")
 			if name == "other.test" {
 				c.CloseWrite()
@@ -189,10 +190,16 @@ func TestSlowHandshakes(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &most); err != nil || most.Cur < 2*n+500 {
 		t.Skipf("needs %d descriptors, and there are %d", 2*n+500, most.Cur)
 	}
-	h := secure(t, server.Config{HeaderTimeout: 2 * time.Second, TLS: &server.TLS{NoHTTP3: true}})
+	h := secure(t, server.Config{HeaderTimeout: 4 * time.Second, TLS: &server.TLS{NoHTTP3: true}})
 	var hello bytes.Buffer
 	tls.Client(recorder{&hello}, h.greeting("example.com")).Handshake()
-	begins := [][]byte{nil, {22}, hello.Bytes()[:50], hello.Bytes()}
+	begins := [][]byte{nil, {22}, hello.Bytes()[:50]}
+	begin := func(i int) []byte {
+		if i%20 == 0 {
+			return hello.Bytes() // the server signs its answer: 5,000 such are a trial of the machine
+		}
+		return begins[i%len(begins)]
+	}
 	var slow sync.WaitGroup
 	dialing := make(chan struct{}, 256)
 	open, kept := make(chan struct{}, n), make(chan error, n)
@@ -207,7 +214,7 @@ func TestSlowHandshakes(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.Write(begins[i%len(begins)])
+			c.Write(begin(i))
 			c.SetReadDeadline(time.Now().Add(2 * patience))
 			if _, err := io.Copy(io.Discard, c); errTimeout(err) != nil {
 				kept <- errors.New("it stays open")
@@ -270,4 +277,39 @@ func TestCloseAmidHandshakes(t *testing.T) {
 	if n := edge.Conns(g); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
+}
+
+// Nor for one whose certificate is on order: net/http closes listeners under its lock,
+// and all its other connections would stand still.
+func TestCloseAmidOrder(t *testing.T) {
+	l := loopback(t)
+	ordering, over := make(chan struct{}), make(chan struct{})
+	door := &edge.Door{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		close(ordering)
+		select {
+		case <-hello.Context().Done():
+		case <-over:
+		}
+		return nil, errors.New("not yet")
+	}}
+	listener := door.Listener(l)
+	accepted := make(chan error, 1)
+	go func() { _, err := listener.Accept(); accepted <- err }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go tls.Client(c, &tls.Config{ServerName: "demo.example.com"}).Handshake()
+	<-ordering
+	closed := make(chan struct{})
+	go func() { defer close(closed); listener.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Error("it waits for the order")
+	}
+	close(over)
+	<-closed
+	<-accepted
 }

@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
+	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
 // spellings are those that a CGI-like app takes for X-Forwarded-For.
@@ -77,6 +79,30 @@ func TestForwardingFieldsOfTrustedProxies(t *testing.T) {
 	}
 	if got := strings.Split(strings.TrimSpace(a.body), "\n"); !slices.Equal(got, want) {
 		t.Errorf("the app saw\n%s", a.body)
+	}
+}
+
+// A client that asked is told who each visitor is, on connections of its own and of
+// HTTP/1.1 that others may have used before, and only by the server.
+func TestVisitorIsNamed(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		addr := serve(t, server.Config{})
+		publishAs(t, addr, tunnel.Options{Name: "demo", Visitor: asks}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, r.Header[protocol.HeaderVisitor])
+		}))
+		for range 3 {
+			v := visit(t, addr)
+			want := "[]"
+			if asks {
+				want = "[" + v.LocalAddr().String() + "]"
+			}
+			for _, lie := range []string{"Tunnel-Visitor: 6.6.6.6:6", "tunnel_visitor: 6.6.6.6:6", "Connection: Tunnel-Visitor", "X-Forwarded-For: 6.6.6.6"} {
+				v.send("GET / HTTP/1.1", "Host: demo.example.com", lie)
+				if a := v.receive("GET"); a.body != want {
+					t.Errorf("asked %v, %s: the client is told %s, want %s", asks, lie, a.body, want)
+				}
+			}
+		}
 	}
 }
 

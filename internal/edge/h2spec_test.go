@@ -1,7 +1,6 @@
 package edge_test
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"github.com/summerwind/h2spec/spec"
 
 	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/rig"
 )
 
 // The edge is conformant to HTTP/2 over TLS (RFC 9113) as h2spec sees it, with its
@@ -27,9 +27,9 @@ func TestH2Spec(t *testing.T) {
 		io.Copy(io.Discard, r.Body)
 		io.WriteString(w, "a body of more than a few bytes")
 	})
-	certificate, _ := certified(t, "example.com")
+	certificate := rig.NewCertificate(t, "example.com")
 	limits := edge.Limits{HeaderTimeout: patience, IdleTimeout: patience}
-	door := &edge.Door{Limits: limits, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }}
+	door := &edge.Door{Limits: limits, GetCertificate: certificate.Get}
 	l := loopback(t)
 	s := h.Server(limits)
 	served := make(chan error, 1)
@@ -42,7 +42,7 @@ func TestH2Spec(t *testing.T) {
 	})
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	// Five such fields are more than a frame may have here.
-	c := &config.Config{Host: "127.0.0.1", Path: "/", Timeout: 5 * time.Second, MaxHeaderLen: 16_000, Strict: true, TLS: true, Insecure: true}
+	c := &config.Config{Host: "127.0.0.1", Path: "/", Timeout: patience, MaxHeaderLen: 16_000, Strict: true, TLS: true, Insecure: true}
 	c.Port, _ = strconv.Atoi(port)
 	ran := 0
 	for _, group := range []*spec.TestGroup{generic.Spec(), h2.Spec(), hpack.Spec()} {

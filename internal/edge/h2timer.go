@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -24,8 +23,7 @@ type timedConn struct {
 	prefaced int                  // bytes of the preface that came
 	frames   frames
 	framing  framing
-	ration   ration
-	written  atomic.Int64
+	rations  rations
 
 	mu     sync.Mutex // guards the following fields
 	timer  *time.Timer
@@ -45,14 +43,14 @@ func (c *timedConn) Read(p []byte) (int, error) {
 			return 0, errPreface
 		}
 		cost, bytes := c.frames.spent()
-		time.Sleep(c.ration.spend(time.Now(), cost, bytes+c.written.Swap(0)))
+		time.Sleep(c.rations.spend(time.Now(), cost, bytes))
 	}
 	return n, err
 }
 
 func (c *timedConn) Write(p []byte) (int, error) {
 	n, err := c.tcpConn.Write(p)
-	c.written.Add(int64(n))
+	c.rations.written.Add(int64(n))
 	return n, err
 }
 
@@ -182,7 +180,7 @@ func (f *frames) end() {
 	f.n = 0
 }
 
-// spent is what the frames since the last call cost and earn, see [ration].
+// spent is what the frames since the last call cost, and the bytes, see [rations].
 func (f *frames) spent() (cost, bytes int64) {
 	cost, bytes = f.cost, f.data
 	f.cost, f.data = 0, 0

@@ -61,6 +61,7 @@ const notSentRetry = 5 * time.Millisecond
 const lostPark = time.Second
 
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer inVain(r)
 	v := h.visit(r)
 	if h.Log != nil && h.Log.Enabled(r.Context(), slog.LevelDebug) {
 		t := &proxy.Tally{ResponseWriter: w}
@@ -246,6 +247,9 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 				out.Body = &trailers{out.Body, v, out}
 			}
 			rewriteRequest(out, v, route.Policy)
+			if route.Policy.NamesVisitor() {
+				h.nameVisitor(out.Header, r, v)
+			}
 		},
 		Response: func(res *http.Response) error {
 			if codes := res.Header[protocol.HeaderError]; len(codes) > 0 {

@@ -31,8 +31,9 @@ const (
 	h3Linger = 2 * time.Second
 	// h3Strangers is how many handshakes a second may begin from addresses that have
 	// not shown that they are theirs. More are told to (RFC 9000, section 8.1.2), which
-	// costs them a round trip, and keeps who forges addresses from costing us more.
-	h3Strangers = 100
+	// costs them a round trip, and keeps who forges addresses from costing us more: each
+	// holds about 40 kB for Limits.HeaderTimeout (S6).
+	h3Strangers = 50
 )
 
 // HTTP3 serves HTTP/3 (RFC 9114) with an [HTTP]. Make it with [HTTP.HTTP3].

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/revtun/tunnel/internal/edge"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -44,7 +47,7 @@ func (h *https) dialQUIC(t *testing.T, sni string) *quic.Conn {
 
 // S7 for HTTP/3: what a visitor has not sent in time is cut; a slow body is not.
 func TestSlowHTTP3(t *testing.T) {
-	limits := server.Config{HeaderTimeout: 200 * time.Millisecond, IdleTimeout: 300 * time.Millisecond}
+	limits := server.Config{HeaderTimeout: 500 * time.Millisecond, IdleTimeout: 500 * time.Millisecond}
 	h := secure(t, limits)
 	publish(t, h.plain, "demo", nil, http.HandlerFunc(framing))
 	t.Run("half a header section", func(t *testing.T) {
@@ -61,7 +64,9 @@ func TestSlowHTTP3(t *testing.T) {
 		}
 	})
 	t.Run("no request", func(t *testing.T) {
-		c := h.dialQUIC(t, "demo.example.com")
+		patient := limits
+		patient.IdleTimeout = time.Hour
+		c := secure(t, patient).dialQUIC(t, "demo.example.com")
 		select {
 		case <-c.Context().Done():
 		case <-time.After(patience):
@@ -118,7 +123,7 @@ func TestResetsHTTP3(t *testing.T) {
 	conn := h.dialQUIC(t, "demo.example.com")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	flooded := make(chan int)
+	flooded, start := make(chan int), time.Now()
 	go func() {
 		n := 0
 		var open []*quic.Stream
@@ -149,10 +154,65 @@ func TestResetsHTTP3(t *testing.T) {
 	if n := most.Load(); n > 250 {
 		t.Errorf("%d requests ran at once", n)
 	}
+	// Of those that were taken back 250 are free, and 62 a second; 250 can have begun
+	// that nobody has looked at, beside those that are still open.
+	if free := 250 + 250 + 101 + int(time.Since(start).Seconds()*250/4); sent > free {
+		t.Errorf("%d requests were begun, want %d at most", sent, free)
+	}
 	if grown := int64(held()-before) >> 20; grown > 64 {
 		t.Errorf("%d MB more are held", grown)
 	}
 	t.Logf("%d requests, %d at once, %d good ones beside them", sent, most.Load(), good)
+}
+
+// S6 for HTTP/3: who takes requests back, which lets it begin others, has no more
+// under way than others as long as those are not done with.
+func TestCapHTTP3(t *testing.T) {
+	var started atomic.Int64
+	release := make(chan struct{})
+	h := &edge.HTTP{Domain: "example.com", Own: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/other" {
+			started.Add(1)
+			io.Copy(io.Discard, r.Body) // until it is taken back
+			w.Write(make([]byte, 64<<10))
+			<-release
+		}
+	})}
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := rig.NewCertificate(t, "example.com")
+	q, err := h.HTTP3(packets, certificate.Get, edge.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- q.Serve() }()
+	defer func() { close(release); q.Close(); <-served }()
+	of := &https{tls: packets.LocalAddr().String(), config: &tls.Config{RootCAs: certificate.Roots}}
+	conn := of.dialQUIC(t, "example.com")
+	const most = 250
+	for i := range int64(most + 20) {
+		opening, cancel := context.WithTimeout(t.Context(), patience)
+		stream, err := conn.OpenStreamSync(opening)
+		cancel()
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		stream.Write(headers("POST", "example.com", "/"))
+		if i < most {
+			eventually(t, "a request begins", func() bool { return started.Load() > i })
+			stream.CancelRead(0x10c)
+			stream.CancelWrite(0x10c)
+		}
+	}
+	for range 10 { // somebody else is served meanwhile
+		fetch(t, of.client(t, "3", "example.com"), request(t, "GET", "https://example.com/other", nil))
+	}
+	if n := started.Load(); n != most {
+		t.Errorf("%d requests run at once, want %d", n, most)
+	}
 }
 
 // headers is a HEADERS frame (RFC 9114, section 7.2.2).
@@ -190,12 +250,12 @@ func TestInvalidHTTP3(t *testing.T) {
 // R6 for HTTP/3: what is under way when the server drains finishes.
 func TestDrainHTTP3(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
-	certificate, roots := certified(t, "demo.example.com")
+	certificate := rig.NewCertificate(t, "demo.example.com")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	s, err := server.New(server.Config{
 		Listen: "127.0.0.1:0", Domain: "example.com", Auth: anybody(), Grace: patience,
-		TLS: &server.TLS{Listen: "127.0.0.1:0", GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }},
+		TLS: &server.TLS{Listen: "127.0.0.1:0", GetCertificate: certificate.Get},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +268,7 @@ func TestDrainHTTP3(t *testing.T) {
 		<-release
 		io.WriteString(w, "whole")
 	}))
-	h := &https{Server: s, tls: s.TLSAddr().String(), config: &tls.Config{RootCAs: roots}}
+	h := &https{Server: s, tls: s.TLSAddr().String(), config: &tls.Config{RootCAs: certificate.Roots}}
 	got := make(chan string, 1)
 	go func() {
 		res, err := h.client(t, "3", "").Get("https://demo.example.com/")

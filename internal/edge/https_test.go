@@ -2,15 +2,9 @@ package edge_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -20,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -34,40 +29,16 @@ type https struct {
 // secure runs c with TLS until the test ends.
 func secure(t *testing.T, c server.Config) *https {
 	t.Helper()
-	certificate, roots := certified(t, "example.com", "*.example.com", "elsewhere.test")
+	certificate := rig.NewCertificate(t, "example.com", "*.example.com", "elsewhere.test")
 	if c.TLS == nil {
 		c.TLS = &server.TLS{}
 	}
 	c.TLS.Listen = "127.0.0.1:0"
-	c.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }
+	c.TLS.GetCertificate = certificate.Get
 	s := start(t, c)
-	h := &https{Server: s, plain: s.Addr().String(), tls: s.TLSAddr().String(), config: &tls.Config{RootCAs: roots}}
+	h := &https{Server: s, plain: s.Addr().String(), tls: s.TLSAddr().String(), config: &tls.Config{RootCAs: certificate.Roots}}
 	_, h.port, _ = net.SplitHostPort(h.tls)
 	return h
-}
-
-// certified makes a certificate for names, and what trusts it.
-func certified(t *testing.T, names ...string) (*tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, roots
 }
 
 // greeting is a client's configuration with SNI.
@@ -270,9 +241,13 @@ func TestHandshake(t *testing.T) {
 	t.Run("TLS 1.1", func(t *testing.T) {
 		config := h.greeting("example.com")
 		config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-		if c, err := tls.Dial("tcp", h.tls, config); err == nil {
+		c, err := tls.Dial("tcp", h.tls, config)
+		if err == nil {
 			c.Close()
-			t.Error("it was taken")
+		}
+		// Not for want of a cipher suite alone, which there may be one day.
+		if err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
+			t.Errorf("it ends with %v", err)
 		}
 	})
 	t.Run("acme-tls/1", func(t *testing.T) {

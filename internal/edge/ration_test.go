@@ -2,7 +2,9 @@ package edge
 
 import (
 	"bytes"
+	"context"
 	"net"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,24 +15,29 @@ import (
 
 // What a visitor of HTTP/2 may do at once, and what only in time (S6).
 func TestRation(t *testing.T) {
-	var r ration
+	r := new(rations)
 	now := time.Unix(0, 0)
 	for _, tc := range []struct {
-		name        string
-		after       time.Duration // since the one before
-		cost, bytes int64
-		want        time.Duration
+		name              string
+		after             time.Duration // since the one before
+		vain, cost, bytes int64
+		want              time.Duration
 	}{
-		{"a page of 250 requests is left", 0, 250 * resetCost, 0, 0},
-		{"one more is", 0, resetCost, 0, 16 * time.Millisecond},
-		{"a ping, when that was waited for", 16 * time.Millisecond, 1, 0, 4 * time.Millisecond},
-		{"what a second gives", time.Second, 249, 0, 0},
-		{"window updates of a fast download", 0, 500, 1_000 * rationBytes, 0},
-		{"all of what an hour gives", time.Hour, rationBurst, 0, 0},
-		{"what a gigabyte gives", 0, rationBurst, 1 << 30, 0},
-		{"no more, the gigabyte is not saved up", 0, 250, 0, time.Second},
+		{"a page of 250 requests is left", 0, 250, 250, 0, 0},
+		{"one more is", 0, 1, 1, 0, 16 * time.Millisecond},
+		{"one more, when that was waited for", 16 * time.Millisecond, 1, 1, 0, 16 * time.Millisecond},
+		{"one, for which many bytes came", 16 * time.Millisecond, 1, 1, resetCost * vainBytes, 0},
+		{"one, for which few bytes came", 0, 1, 1, resetCost * vainBytes / 2, 8 * time.Millisecond},
+		{"all the pings that there can be", 10 * time.Second, 0, rationBurst, 0, 0},
+		{"one more", 0, 0, 1, 0, 4 * time.Millisecond},
+		{"what a second gives", time.Second, 0, 249, 0, 0},
+		{"window updates of a fast download", 0, 0, 500, 1_000 * rationBytes, 0},
+		{"all of what an hour gives", time.Hour, 0, rationBurst, 0, 0},
+		{"what a gigabyte gives", 0, 250, rationBurst, 1 << 30, 0},
+		{"no more, the gigabyte is not saved up", 0, 0, 250, 0, time.Second},
 	} {
 		now = now.Add(tc.after)
+		r.begun.Add(tc.vain)
 		if got := r.spend(now, tc.cost, tc.bytes); got != tc.want {
 			t.Errorf("%s: waits %v, want %v", tc.name, got, tc.want)
 		}
@@ -96,7 +103,7 @@ func TestFloodWaits(t *testing.T) {
 		}
 		left := b.Len()
 		visitor.Write(b.Bytes())
-		c.ration = ration{then: time.Now()}
+		c.rations.frames.then, c.rations.vain.then = time.Now(), time.Now()
 		c.Write(make([]byte, written*rationBytes))
 		for start := time.Now(); left > 0; {
 			n, err := c.Read(make([]byte, 20))
@@ -110,4 +117,25 @@ func TestFloodWaits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A request that was answered costs nothing, nor do those of HTTP/1, whose connection
+// ends with each.
+func TestInVainIsWhatWasTakenBack(t *testing.T) {
+	over, end := context.WithCancel(context.Background())
+	end()
+	for _, tc := range []struct {
+		ctx   context.Context
+		proto int
+		want  int64
+	}{{context.Background(), 2, 0}, {over, 2, 1}, {over, 1, 0}} {
+		c := new(timedConn)
+		r := new(http.Request).WithContext(context.WithValue(tc.ctx, connKey{}, c))
+		r.ProtoMajor = tc.proto
+		inVain(r)
+		if got := c.rations.begun.Load(); got != tc.want {
+			t.Errorf("HTTP/%d, %v: %d requests for nothing, want %d", tc.proto, tc.ctx.Err(), got, tc.want)
+		}
+	}
+	inVain(new(http.Request).WithContext(over)) // without a connection that is known
 }

@@ -38,16 +38,47 @@ func (h *HTTP) Custom(host string) bool {
 	return !h.own(host) && !strings.HasSuffix(host, "."+h.Domain)
 }
 
-// Claimed reports whether host, as a visitor spells it, is the server's own, or
-// leads to a client that is there or may come back. An address, localhost, and a
-// name that nobody claimed are none.
-func (h *HTTP) Claimed(ctx context.Context, host string) bool {
+// errEndToEnd is of a name of kind TLS.
+var errEndToEnd = errors.New("its client ends TLS itself")
+
+// MayCertify says whether a certificate may be ordered for host, as a visitor spells
+// it: nil where it is the server's own, or leads to a client that is there or may come
+// back; else why not. An address, localhost, and a name that nobody claimed are none.
+// Of a name of kind TLS the client alone has a certificate.
+func (h *HTTP) MayCertify(ctx context.Context, host string) error {
 	host, ok := canonical(host)
 	if !ok || host == "localhost" || isAddress(host) {
-		return false
+		return registry.ErrUnknown
 	}
 	name, own, ok := h.resolve(ctx, host)
-	return ok && (own || h.claimed(ctx, name))
+	switch {
+	case own:
+		return nil
+	case !ok:
+		return registry.ErrUnknown
+	}
+	kind, err := kindOf(ctx, h.Registry, name)
+	if errors.Is(err, registry.ErrUnknown) {
+		return err
+	}
+	if kind == protocol.KindTLS {
+		return errEndToEnd
+	}
+	return nil
+}
+
+// kindOf is of the route that has name, or had it and may come back. Where the
+// registry cannot tell, the error is its own.
+func kindOf(ctx context.Context, r registry.Registry, name string) (protocol.Kind, error) {
+	route, err := r.Lookup(ctx, name)
+	var offline *registry.OfflineError
+	switch {
+	case err == nil:
+		return route.Kind, nil
+	case errors.As(err, &offline):
+		return offline.Kind, nil
+	}
+	return "", err
 }
 
 // claimed reports whether name is bound or held. Where the registry cannot tell,

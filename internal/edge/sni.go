@@ -2,12 +2,11 @@ package edge
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
@@ -32,17 +31,7 @@ type TLS struct {
 	// Log gets why connections failed. Nil discards.
 	Log *slog.Logger
 
-	mu      sync.Mutex // guards the following
-	conns   map[*tlsVisitor]struct{}
-	closed  bool
-	running sync.WaitGroup // connections
-}
-
-// tlsVisitor is a visitor's connection.
-type tlsVisitor struct {
-	net.Conn
-	ctx    context.Context // of its way to the client
-	cancel context.CancelFunc
+	conns raws
 }
 
 // Route is for [Door.Route]: it takes conn over where sni is the name of a route of
@@ -54,16 +43,11 @@ func (t *TLS) Route(sni string, conn net.Conn) bool {
 	if name == "" || !t.has(name) {
 		return false
 	}
-	v := &tlsVisitor{Conn: conn}
-	v.ctx, v.cancel = context.WithCancel(context.Background())
-	if t.Gate.full() || !t.enter(v) {
-		v.abort()
+	if t.Gate.full() {
+		abort(conn)
 		return true
 	}
-	go func() {
-		defer t.leave(v)
-		t.pass(name, v)
-	}()
+	t.conns.enter(conn, func(v *rawConn) { t.pass(name, v) })
 	return true
 }
 
@@ -87,75 +71,28 @@ func (t *TLS) name(sni string) string {
 // another certificate in the client's place the visitor might say to the server what
 // is meant for the client.
 func (t *TLS) has(name string) bool {
-	route, err := t.Registry.Lookup(context.Background(), name)
-	var offline *registry.OfflineError
-	switch {
-	case err == nil:
-		return route.Kind == protocol.KindTLS
-	case errors.As(err, &offline):
-		return offline.Kind == protocol.KindTLS
+	kind, _ := kindOf(context.Background(), t.Registry, name)
+	return kind == protocol.KindTLS
+}
+
+// Except returns get without the names of kind TLS. It is for who does not come by way
+// of Route, and is not to be shown a certificate in the client's place either: over
+// HTTP/3, where nothing is passed on.
+func (t *TLS) Except(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if name := t.name(hello.ServerName); name != "" && t.has(name) {
+			return nil, errEndToEnd
+		}
+		return get(hello)
 	}
-	return false
 }
 
 // Shutdown takes no more connections, and waits for those that are open until ctx
 // ends, whose error it returns; then they are reset.
-func (t *TLS) Shutdown(ctx context.Context) error {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		t.running.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	for v := range t.conns {
-		v.abort()
-	}
-	t.mu.Unlock()
-	<-done
-	return ctx.Err()
-}
-
-func (t *TLS) enter(v *tlsVisitor) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	if t.conns == nil {
-		t.conns = make(map[*tlsVisitor]struct{})
-	}
-	t.conns[v] = struct{}{}
-	t.running.Add(1)
-	return true
-}
-
-func (t *TLS) leave(v *tlsVisitor) {
-	v.cancel()
-	t.mu.Lock()
-	delete(t.conns, v)
-	t.mu.Unlock()
-	t.running.Done()
-}
-
-// abort ends a connection so that the visitor sees an error.
-func (v *tlsVisitor) abort() {
-	v.cancel()
-	if tcp, ok := v.Conn.(interface{ SetLinger(int) error }); ok {
-		tcp.SetLinger(0)
-	}
-	v.Close()
-}
+func (t *TLS) Shutdown(ctx context.Context) error { return t.conns.shutdown(ctx) }
 
 // pass passes one connection on.
-func (t *TLS) pass(name string, v *tlsVisitor) {
+func (t *TLS) pass(name string, v *rawConn) {
 	from, _ := netip.ParseAddrPort(v.RemoteAddr().String())
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, name, from, t.Park)

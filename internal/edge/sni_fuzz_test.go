@@ -59,7 +59,7 @@ func FuzzGreeting(f *testing.F) {
 				return true
 			},
 		}
-		l := &listener{door: door, config: door.config()}
+		l := &listener{door: door, config: door.config(), accepting: t.Context()}
 		_, err := l.handshake(conn, nil, time.Time{})
 		if calls == 0 {
 			if errors.Is(err, errRouted) {
@@ -179,7 +179,7 @@ func TestGreetingBound(t *testing.T) {
 	for _, piece := range []int{1, 600} {
 		conn := &scripted{data: bytes.Clone(data), piece: piece}
 		door := &Door{Route: func(string, net.Conn) bool { t.Error("routed"); return false }}
-		l := &listener{door: door, config: door.config()}
+		l := &listener{door: door, config: door.config(), accepting: t.Context()}
 		_, err := l.handshake(conn, nil, time.Time{})
 		if read := len(data) - len(conn.data); !errors.Is(err, errLongHello) || read > maxHello+piece {
 			t.Errorf("in pieces of %d: %d bytes were read, %v", piece, read, err)

@@ -3,16 +3,10 @@ package edge_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"net/netip"
 	"strings"
@@ -23,26 +17,9 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
-
-// selfSigned is a certificate whose subject is who.
-func selfSigned(t testing.TB, who string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: who},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 // sniEdge is a listener whose own certificate is "server", in front of a registry.
 type sniEdge struct {
@@ -57,8 +34,8 @@ func startSNI(t *testing.T, limits edge.Limits, park time.Duration) *sniEdge {
 	t.Helper()
 	s := &sniEdge{t: t, registry: new(registry.Memory)}
 	s.tls = &edge.TLS{Registry: s.registry, Domain: "example.com", Park: park}
-	own := selfSigned(t, "server")
-	door := &edge.Door{Limits: limits, Route: s.tls.Route, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &own, nil }}
+	own := rig.NewCertificate(t, "server")
+	door := &edge.Door{Limits: limits, Route: s.tls.Route, GetCertificate: own.Get}
 	tcp := loopback(t)
 	s.addr = tcp.Addr().String()
 	l := door.Listener(tcp)
@@ -102,7 +79,7 @@ func (s *sniEdge) bind(name string, kind protocol.Kind, dial func() (net.Conn, e
 // gets, and ends when the visitor has.
 func secret(t *testing.T, who string) (dial func() (net.Conn, error)) {
 	t.Helper()
-	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t, who)}, NextProtos: []string{"acme-tls/1", "http/1.1"}}
+	config := &tls.Config{Certificates: []tls.Certificate{rig.NewCertificate(t, who).TLS}, NextProtos: []string{"acme-tls/1", "http/1.1"}}
 	l := loopback(t)
 	var running sync.WaitGroup
 	running.Go(func() {

@@ -63,6 +63,11 @@ func start(t *testing.T, c server.Config) *server.Server {
 // publish runs a client with handler until the test ends.
 func publish(t *testing.T, addr, name string, up *protocol.Upstream, handler http.Handler) {
 	t.Helper()
+	publishAs(t, addr, tunnel.Options{Name: name, Upstream: up}, handler)
+}
+
+func publishAs(t *testing.T, addr string, o tunnel.Options, handler http.Handler) {
+	t.Helper()
 	ready := make(chan struct{})
 	c := &tunnel.Client{Server: "http://" + addr, Transport: tunnel.Raw, Proxy: direct, Grace: -1, Events: func(e tunnel.Event) {
 		if e.Type == tunnel.Ready {
@@ -71,7 +76,7 @@ func publish(t *testing.T, addr, name string, up *protocol.Upstream, handler htt
 	}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- c.Serve(ctx, tunnel.Options{Name: name, Upstream: up}, handler) }()
+	go func() { done <- c.Serve(ctx, o, handler) }()
 	select {
 	case <-ready:
 	case err := <-done:
@@ -187,9 +192,11 @@ func visit(t *testing.T, addr string) *visitor {
 	return &visitor{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 
-// send writes lines, each ended by CRLF, and the empty line.
+// send writes lines, each ended by CRLF, and the empty line. What follows has all of patience
+// again: tests send hundreds of requests on one connection.
 func (v *visitor) send(lines ...string) {
 	v.t.Helper()
+	v.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(v, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		v.t.Fatal(err)
 	}

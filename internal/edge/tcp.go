@@ -40,19 +40,13 @@ type TCP struct {
 
 	mu      sync.Mutex // guards the following
 	ports   map[int]net.Listener
-	conns   map[*visitorConn]struct{}
 	closed  bool
-	running sync.WaitGroup // ports and connections
+	running sync.WaitGroup // ports, and who waits for the end of a hold
+
+	conns raws
 
 	once sync.Once
 	stop chan struct{} // closed when the ports are
-}
-
-// visitorConn is a visitor's connection to a port.
-type visitorConn struct {
-	tcpConn
-	ctx    context.Context // of its way to the client
-	cancel context.CancelFunc
 }
 
 // Open listens on port, which is bound in the registry, until nobody has it any
@@ -75,7 +69,7 @@ func (t *TCP) Open(port int) error {
 	}
 	l = t.Gate.Listener(l)
 	if t.ports == nil {
-		t.ports, t.conns = make(map[int]net.Listener), make(map[*visitorConn]struct{})
+		t.ports = make(map[int]net.Listener)
 	}
 	t.ports[port] = l
 	t.running.Go(func() { t.serve(port, l) })
@@ -126,23 +120,8 @@ func (t *TCP) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	t.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		t.running.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	for c := range t.conns {
-		c.abort()
-	}
-	t.mu.Unlock()
-	<-done
-	return ctx.Err()
+	t.running.Wait() // they end at once
+	return t.conns.shutdown(ctx)
 }
 
 func (t *TCP) stopped() chan struct{} {
@@ -160,50 +139,20 @@ func (t *TCP) serve(port int, l net.Listener) {
 			}
 			return
 		}
-		v := &visitorConn{tcpConn: c.(tcpConn)}
-		v.SetLinger(0) // its end is an abort until the app's own has come, also this process's (R1)
-		v.ctx, v.cancel = context.WithCancel(context.Background())
+		c.(lingerer).SetLinger(0) // its end is an abort until the app's own has come, also this process's (R1)
 		t.Gate.Follow(c, http.StateActive)
-		if t.Gate.full() || !t.enter(v) {
-			t.Gate.Follow(c, http.StateClosed)
-			v.abort()
+		if t.Gate.full() {
+			abort(c)
 			continue
 		}
-		t.running.Go(func() {
-			defer t.leave(v)
-			t.pass(port, v)
-		})
+		t.conns.enter(c, func(v *rawConn) { t.pass(port, v) })
 	}
-}
-
-func (t *TCP) enter(v *visitorConn) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.closed {
-		t.conns[v] = struct{}{}
-	}
-	return !t.closed
-}
-
-func (t *TCP) leave(v *visitorConn) {
-	v.cancel()
-	t.Gate.Follow(v.tcpConn, http.StateClosed)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.conns, v)
-}
-
-// abort ends a connection so that the visitor sees an error.
-func (v *visitorConn) abort() {
-	v.cancel()
-	v.SetLinger(0)
-	v.Close()
 }
 
 // pass passes one connection on.
-func (t *TCP) pass(port int, v *visitorConn) {
+func (t *TCP) pass(port int, v *rawConn) {
 	start := time.Now()
-	transport.LimitUnsent(v.tcpConn)
+	transport.LimitUnsent(v.Conn)
 	from, _ := netip.ParseAddrPort(v.RemoteAddr().String())
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, TCPName(port), from, t.Park)
@@ -212,7 +161,7 @@ func (t *TCP) pass(port int, v *visitorConn) {
 		v.abort()
 		return
 	}
-	up, down := proxy.Splice(v.tcpConn, stream, nil)
+	up, down := proxy.Splice(v.Conn, stream, nil)
 	t.log().Debug("connection", "port", port, "visitor", from.String(), "received", up, "sent", down, "duration", time.Since(start))
 }
 

@@ -42,9 +42,10 @@ func cipherSuites() []uint16 {
 func (l *listener) handshake(c tcpConn, entry *admitted, due time.Time) (*secured, error) {
 	h := &hello{tcpConn: c, door: l.door, entry: entry, due: due}
 	s := &secured{Conn: tls.Server(h, l.config), tcp: h}
-	err := s.Handshake()
+	// A certificate may be on order: who closes the listener does not wait for it.
+	err := s.HandshakeContext(l.accepting)
 	switch {
-	case h.routed:
+	case h.routed.Load():
 		return nil, errRouted
 	case err != nil:
 		return nil, err
@@ -70,7 +71,7 @@ type hello struct {
 	due     time.Time // when the handshake is to be over; zero: any time
 	seen    []byte
 	decided bool
-	routed  bool
+	routed  atomic.Bool
 }
 
 func (h *hello) Read(p []byte) (int, error) {
@@ -87,10 +88,18 @@ func (h *hello) Read(p []byte) (int, error) {
 // Write sends nothing on a connection that is somebody else's: the handshake that
 // ends here would send an alert.
 func (h *hello) Write(p []byte) (int, error) {
-	if h.routed {
+	if h.routed.Load() {
 		return len(p), nil
 	}
 	return h.tcpConn.Write(p)
+}
+
+// Close closes nothing that is somebody else's, as the end of the listener would.
+func (h *hello) Close() error {
+	if h.routed.Load() {
+		return nil
+	}
+	return h.tcpConn.Close()
 }
 
 // decide is crypto/tls's GetConfigForClient: it is called when the first message of
@@ -116,17 +125,18 @@ func (h *hello) route(name string) bool {
 		state = h.entry.state.Swap(int32(http.StateHijacked))
 	}
 	h.tcpConn.SetDeadline(time.Time{})
-	h.routed = h.door.Route(name, &ahead{tcpConn: h.tcpConn, first: h.seen})
+	routed := h.door.Route(name, &ahead{tcpConn: h.tcpConn, first: h.seen})
+	h.routed.Store(routed)
 	switch {
-	case h.routed && h.entry != nil:
+	case routed && h.entry != nil:
 		h.entry.gate.forget(h.entry)
-	case !h.routed:
+	case !routed:
 		h.tcpConn.SetDeadline(h.due)
 		if h.entry != nil {
 			h.entry.state.Store(state)
 		}
 	}
-	return h.routed
+	return routed
 }
 
 // secured is a connection of TLS that can be aborted as one of TCP can: without

@@ -1,18 +1,17 @@
 package edge
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/revtun/tunnel/internal/capsule"
+	"github.com/revtun/tunnel/internal/datagram"
 	"github.com/revtun/tunnel/internal/registry"
 )
 
@@ -20,18 +19,11 @@ import (
 func UDPName(port int) string { return "udp/" + strconv.Itoa(port) }
 
 const (
-	// defaultIdle is the least that RFC 4787, section 4.3, wants of a NAT.
-	defaultIdle     = 2 * time.Minute
-	defaultVisitors = 1000
 	// allVisitors bounds those of all ports.
 	allVisitors = 20_000
-	// portQueue and allQueues bound the datagrams that wait, or are being read, of a port
-	// and of all, in bytes; ownQueue is not counted with the others'.
-	portQueue, allQueues, ownQueue = 8 << 20, 64 << 20, 256 << 10
-	// socketBuffer is what the kernel may hold of a port, in bytes, where it lets it be.
-	socketBuffer = 1 << 20
-	// quietTime is after how long a visitor has ended, of a port that is to close.
-	quietTime = time.Second
+	// allQueues bounds the datagrams that wait, or are being read, of all ports, in
+	// bytes.
+	allQueues = 64 << 20
 )
 
 // UDP passes the datagrams that come to ports of the server on to the clients that
@@ -57,49 +49,37 @@ type UDP struct {
 	// Log gets how much was dropped, at most once a minute for each port. Nil discards.
 	Log *slog.Logger
 
-	visitors atomic.Int64
-	once     sync.Once
-	budget   capsule.Budget
-	stop     chan struct{} // closed with closed
+	once  sync.Once
+	group datagram.Group
+	stop  chan struct{} // closed with closed
 
 	mu      sync.Mutex // guards the following
 	ports   map[int]*udpPort
 	closed  bool
-	running sync.WaitGroup // ports, visitors, and who waits for the end of a hold
+	running sync.WaitGroup // ports, and who waits for the end of a hold
 }
 
-// UDPStats counts what a [UDP] has passed on and dropped.
-type UDPStats struct {
-	Visitors int64 // that there are now
-	In, Out  int64 // datagrams from visitors, and to them
-	Dropped  UDPDropped
-}
-
-// UDPDropped counts datagrams by why they were dropped.
-type UDPDropped struct {
-	Away    int64 // the client was not there, or went away
-	Full    int64 // too much waited for the client
-	Refused int64 // of a new visitor: too many of them, or too fast, or memory was full
-	Unsent  int64 // to a visitor: the network did not take it
+// udpPort is an open port.
+type udpPort struct {
+	*datagram.Port
+	port  int
+	owner string // guarded by UDP.mu
 }
 
 // Stats counts from when port was opened; all is zero where it is not.
-func (u *UDP) Stats(port int) UDPStats {
+func (u *UDP) Stats(port int) datagram.Stats {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	p := u.ports[port]
-	if p == nil {
-		return UDPStats{}
+	if p := u.ports[port]; p != nil {
+		return p.Stats()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return UDPStats{Visitors: int64(len(p.visitors)), In: p.in, Out: p.out.Load(), Dropped: p.drops.read()}
+	return datagram.Stats{}
 }
 
 func (u *UDP) setUp() {
 	u.once.Do(func() {
 		u.stop = make(chan struct{})
-		u.budget.Max = allQueues
+		u.group.Visitors, u.group.Budget.Max = allVisitors, allQueues
 	})
 }
 
@@ -113,8 +93,8 @@ func (u *UDP) Open(port int, owner string) error {
 	if u.closed {
 		return net.ErrClosed
 	}
-	if p := u.ports[port]; p != nil {
-		p.reopen(owner)
+	if p := u.ports[port]; p != nil && p.Reopen(p.owner != owner) {
+		p.owner = owner
 		return nil
 	}
 	c, err := net.ListenPacket("udp", net.JoinHostPort(u.Host, strconv.Itoa(port)))
@@ -124,13 +104,24 @@ func (u *UDP) Open(port int, owner string) error {
 	if u.ports == nil {
 		u.ports = make(map[int]*udpPort)
 	}
-	udp := c.(*net.UDPConn)
-	udp.SetReadBuffer(socketBuffer)
-	udp.SetWriteBuffer(socketBuffer)
-	p := newUDPPort(u, port, owner, udp)
+	p := &udpPort{port: port, owner: owner, Port: datagram.NewPort(c.(*net.UDPConn), datagram.Config{
+		Dial: func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
+			return Dial(ctx, u.Registry, UDPName(port), from, 0)
+		},
+		Idle: u.Idle, Visitors: u.Visitors, Full: u.Gate.full, Group: &u.group, Log: u.log().With("port", port),
+	})}
 	u.ports[port] = p
-	u.running.Go(p.serve)
+	u.running.Go(func() { u.serve(p) })
 	return nil
+}
+
+func (u *UDP) serve(p *udpPort) {
+	p.Serve()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ports[p.port] == p {
+		delete(u.ports, p.port)
+	}
 }
 
 // Released is called when a client gave port back: at once, or for a hold. The port
@@ -155,7 +146,7 @@ func (u *UDP) held(p *udpPort) <-chan struct{} {
 	case errors.As(err, &offline) && !u.closed:
 		return offline.Changed
 	case err != nil:
-		p.end()
+		p.End()
 	}
 	return nil
 }
@@ -176,27 +167,6 @@ func (u *UDP) awaitHold(p *udpPort, changed <-chan struct{}) {
 	}
 }
 
-// closeQuiet closes p where it is to end and has no visitors.
-func (u *UDP) closeQuiet(p *udpPort) (closed bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.ending || len(p.visitors) > 0 {
-		return false
-	}
-	u.forget(p)
-	return true
-}
-
-// forget is called with mu held.
-func (u *UDP) forget(p *udpPort) {
-	if u.ports[p.port] == p {
-		delete(u.ports, p.port)
-	}
-	p.conn.Close()
-}
-
 // Shutdown takes no new visitors, and waits until those that are there have been quiet
 // for a second, or ctx ends, whose error it returns.
 func (u *UDP) Shutdown(ctx context.Context) error {
@@ -207,7 +177,7 @@ func (u *UDP) Shutdown(ctx context.Context) error {
 		close(u.stop)
 	}
 	for _, p := range u.ports {
-		p.end()
+		p.End()
 	}
 	u.mu.Unlock()
 	done := make(chan struct{})
@@ -222,14 +192,12 @@ func (u *UDP) Shutdown(ctx context.Context) error {
 	}
 	u.mu.Lock()
 	for _, p := range u.ports {
-		p.conn.Close()
+		p.Close()
 	}
 	u.mu.Unlock()
 	<-done
 	return ctx.Err()
 }
-
-func (u *UDP) idle() time.Duration { return cmp.Or(u.Idle, defaultIdle) }
 
 func (u *UDP) log() *slog.Logger {
 	if u.Log == nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/capsule"
+	"github.com/revtun/tunnel/internal/datagram"
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
@@ -175,7 +176,7 @@ func (s *udpStream) ended(t *testing.T) {
 	}
 }
 
-func (r *udpRig) await(what string, ok func(edge.UDPStats) bool) {
+func (r *udpRig) await(what string, ok func(datagram.Stats) bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(udpPatience); !ok(r.Stats(r.port)); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -201,7 +202,7 @@ func TestUDPVisitorsAreApart(t *testing.T) {
 	if got := first.receive(t); got != "again" {
 		t.Errorf("on the first stream came %q", got)
 	}
-	r.await("all is counted", func(s edge.UDPStats) bool { return s == edge.UDPStats{Visitors: 2, In: 3, Out: 2} })
+	r.await("all is counted", func(s datagram.Stats) bool { return s == datagram.Stats{Visitors: 2, In: 3, Out: 2} })
 }
 
 // Who is idle is forgotten, and is a new visitor with the next datagram.
@@ -209,7 +210,7 @@ func TestUDPIdle(t *testing.T) {
 	r := newUDPRig(t, &edge.UDP{Idle: 100 * time.Millisecond})
 	v, s := r.enter("one")
 	s.ended(t)
-	r.await("the visitor is forgotten", func(s edge.UDPStats) bool { return s.Visitors == 0 })
+	r.await("the visitor is forgotten", func(s datagram.Stats) bool { return s.Visitors == 0 })
 	io.WriteString(v, "two")
 	if got := r.stream().receive(t); got != "two" {
 		t.Errorf("the client got %q", got)
@@ -308,7 +309,7 @@ func TestUDPSlowClient(t *testing.T) {
 		copy(payload, fmt.Sprintf("%06d", sent))
 		slow.Write(payload)
 		sent++
-		r.await("it is there", func(s edge.UDPStats) bool { return s.In == int64(sent)+2 }) // the kernel drops, too
+		r.await("it is there", func(s datagram.Stats) bool { return s.In == int64(sent)+2 }) // the kernel drops, too
 		if sent > 100_000 {
 			t.Fatal("100 MB wait, and none was dropped")
 		}
@@ -339,9 +340,9 @@ func TestUDPClientIsAway(t *testing.T) {
 	r.release(time.Minute)
 	r.Released(r.port)
 	s.Close()
-	r.await("the visitor is forgotten", func(s edge.UDPStats) bool { return s.Visitors == 0 })
+	r.await("the visitor is forgotten", func(s datagram.Stats) bool { return s.Visitors == 0 })
 	io.WriteString(v, "two")
-	r.await("a datagram is dropped", func(s edge.UDPStats) bool { return s.Dropped.Away == 1 })
+	r.await("a datagram is dropped", func(s datagram.Stats) bool { return s.Dropped.Away == 1 })
 	r.bind("owner", r.dial)
 	if err := r.Open(r.port, "owner"); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 // Visitor returns the address that r comes from: the connection's, or, where
@@ -23,6 +25,21 @@ func (h *HTTP) Visitor(r *http.Request) netip.Addr {
 		remote, list = next, list[:max(cut, 0)]
 	}
 	return remote
+}
+
+// nameVisitor tells the client who r is from: the connection's address and port, or,
+// with port 0, the address that a trusted proxy names. What a visitor sent by that name
+// has been removed.
+func (h *HTTP) nameVisitor(header http.Header, r *http.Request, v *visit) {
+	visitor := h.Visitor(r)
+	if !visitor.IsValid() {
+		return
+	}
+	var port uint16
+	if conn, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && visitor == v.remote {
+		port = conn.Port()
+	}
+	header[protocol.HeaderVisitor] = []string{netip.AddrPortFrom(visitor, port).String()}
 }
 
 // remoteOf is the address of r's connection.

@@ -1,9 +1,13 @@
 package edge
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"testing"
+
+	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 // S14: who comes through a trusted proxy is who that proxy says, and nobody else
@@ -33,6 +37,33 @@ func TestVisitor(t *testing.T) {
 	} {
 		r := &http.Request{RemoteAddr: test.remote, Header: http.Header{"X-Forwarded-For": test.forwarded}}
 		if got := h.Visitor(r).String(); got != test.want {
+			t.Errorf("%s, forwarded for %q: %s, want %s", test.remote, test.forwarded, got, test.want)
+		}
+	}
+}
+
+// The client is told the connection's own address with its port, or the one that a
+// trusted proxy names, without; and never what a visitor says.
+func TestNameVisitor(t *testing.T) {
+	h := &HTTP{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, test := range []struct{ remote, forwarded, want string }{
+		{"192.0.2.1:1234", "", "[192.0.2.1:1234]"},
+		{"192.0.2.1:1234", "203.0.113.9", "[192.0.2.1:1234]"},
+		{"[2001:db8::1]:1234", "", "[[2001:db8::1]:1234]"},
+		{"[::ffff:192.0.2.1]:1234", "", "[192.0.2.1:1234]"},
+		{"[fe80::1%eth0]:1234", "", "[[fe80::1]:1234]"},
+		{"10.1.1.1:1234", "198.51.100.1, 203.0.113.9", "[203.0.113.9:0]"},
+		{"10.1.1.1:1234", "203.0.113.9:5555", "[203.0.113.9:0]"},
+		{"10.1.1.1:1234", "", "[10.1.1.1:1234]"},
+		{"pipe", "", "[]"},
+	} {
+		r := &http.Request{RemoteAddr: test.remote, Header: http.Header{}, URL: new(url.URL)}
+		if test.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", test.forwarded)
+		}
+		header := http.Header{}
+		h.nameVisitor(header, r, h.visit(r))
+		if got := fmt.Sprint(header[protocol.HeaderVisitor]); got != test.want {
 			t.Errorf("%s, forwarded for %q: %s, want %s", test.remote, test.forwarded, got, test.want)
 		}
 	}

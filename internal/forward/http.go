@@ -3,6 +3,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -33,6 +34,12 @@ const (
 	// maxHeader bounds what a stream may send as a request's header, in bytes. The
 	// limit for visitors is the server's, and lower.
 	maxHeader = 16 << 20
+	// visitorIdle is how long a connection to the app is kept that can carry no other
+	// visitor's request.
+	visitorIdle = 10 * time.Second
+	// unknown stands for a visitor who is not known where connections are a visitor's
+	// (RFC 7239, section 6.2).
+	unknown = "unknown"
 )
 
 // HTTP is the handler that calls the local app. Make it with [New].
@@ -49,6 +56,12 @@ type HTTP struct {
 type Options struct {
 	// Insecure accepts any certificate of an https target.
 	Insecure bool
+	// Prepare is called with each connection to the app before anything else is sent on
+	// it, also TLS, with the visitor's address, which is "" where the server does not say
+	// it in [protocol.HeaderVisitor]. Its error fails the request. The connection then carries
+	// no other visitor's requests. Nil: nothing is prepared, and any connection does for
+	// any visitor.
+	Prepare func(app net.Conn, visitor string) error
 	// Timeout is how long the app may take from the request to the header of its
 	// answer. 0: no limit.
 	Timeout time.Duration
@@ -73,7 +86,12 @@ func New(target Target, o Options) *HTTP {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &HTTP{target: target, o: o}
-	f.h1 = &proxy.Transport{Dial: f.dial, Fresh: fresh, HeaderTimeout: o.Timeout, ContinueTimeout: continueTimeout}
+	f.h1 = &proxy.Transport{Fresh: fresh, HeaderTimeout: o.Timeout, ContinueTimeout: continueTimeout}
+	if o.Prepare != nil {
+		f.h1.DialFor, f.h1.IdleTimeout = f.dial, visitorIdle
+	} else {
+		f.h1.Dial = func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, "") }
+	}
 	if o.Timeout > 0 {
 		f.h1.ContinueTimeout = min(continueTimeout, o.Timeout)
 	}
@@ -87,12 +105,15 @@ func New(target Target, o Options) *HTTP {
 // http2 is for gRPC, which does not work over HTTP/1.1.
 func (f *HTTP) http2() *http.Transport {
 	t := &http.Transport{
-		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return f.connect(ctx) },
+		DialContext:           func(ctx context.Context, _, visitor string) (net.Conn, error) { return f.connect(ctx, visitor) },
 		TLSClientConfig:       f.tls("h2"),
 		DisableCompression:    true,
 		ResponseHeaderTimeout: f.o.Timeout,
 		ExpectContinueTimeout: continueTimeout,
 		Protocols:             new(http.Protocols),
+	}
+	if f.o.Prepare != nil {
+		t.IdleConnTimeout = visitorIdle
 	}
 	if f.target.Scheme == "https" {
 		t.Protocols.SetHTTP2(true)
@@ -107,13 +128,21 @@ func (f *HTTP) tls(protocols ...string) *tls.Config {
 	return &tls.Config{ServerName: host, InsecureSkipVerify: f.o.Insecure, NextProtos: protocols}
 }
 
-// connect reaches the app, without TLS.
-func (f *HTTP) connect(ctx context.Context) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, f.target.Network, f.target.Addr)
+// connect reaches the app, without TLS, for a request of visitor.
+func (f *HTTP) connect(ctx context.Context, visitor string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, f.target.Network, f.target.Addr)
+	if err != nil || f.o.Prepare == nil {
+		return conn, err
+	}
+	if err := f.o.Prepare(conn, address(visitor)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
-func (f *HTTP) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := f.connect(ctx)
+func (f *HTTP) dial(ctx context.Context, visitor string) (net.Conn, error) {
+	conn, err := f.connect(ctx, visitor)
 	if err != nil || f.target.Scheme != "https" {
 		return conn, err
 	}
@@ -187,12 +216,14 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 		return errDestination
 	}
 	rt := f.transport(r)
+	visitor := address(r.Header.Get(protocol.HeaderVisitor))
 	return proxy.Forward(w, r, rt, proxy.Options{
 		Owned: true,
 		Request: func(out *http.Request) {
 			out.Header.Del(protocol.HeaderRoute)
-			if rt == f.h2 {
-				out.URL = f.url(out)
+			out.Header.Del(protocol.HeaderVisitor)
+			if rt == f.h2 || f.o.Prepare != nil {
+				out.URL = f.url(out, visitor)
 			}
 		},
 		Response: func(res *http.Response) error {
@@ -225,10 +256,14 @@ func isGRPC(contentType string) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// url is for http.Transport: where to connect, and in Opaque the request target
-// as it came, which it would otherwise encode anew.
-func (f *HTTP) url(out *http.Request) *url.URL {
+// url is for the transports: by its host they tell connections apart, which are the
+// visitor's own where they were prepared. For http.Transport there is the request
+// target as it came in Opaque, which it would otherwise encode anew.
+func (f *HTTP) url(out *http.Request, visitor string) *url.URL {
 	u := &url.URL{Scheme: f.target.OriginScheme(), Host: f.target.Host}
+	if f.o.Prepare != nil {
+		u.Host = cmp.Or(visitor, unknown)
+	}
 	if out.RequestURI == "*" {
 		u.Path = "*"
 	} else {

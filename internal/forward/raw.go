@@ -190,9 +190,14 @@ func visitorOf(r *http.Request) string {
 	if !ok {
 		return ""
 	}
-	visitor, err := netip.ParseAddrPort(strings.Trim(quoted, `"`))
+	return address(strings.Trim(quoted, `"`))
+}
+
+// address returns s if it is ADDRESS:PORT, otherwise "".
+func address(s string) string {
+	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
 		return ""
 	}
-	return visitor.String()
+	return ap.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -29,8 +30,8 @@ func (f *Raw) terminate(w http.ResponseWriter, r *http.Request, e *Exchange) pro
 	if err != nil {
 		return protocol.SessionLost
 	}
-	visitor := &terminated{stream: stream}
-	visitor.Conn = tls.Server(&begun{Conn: stream, first: early}, f.o.TLS)
+	visitor := &terminated{stream: &begun{Conn: stream, first: early}}
+	visitor.Conn = tls.Server(visitor.stream, f.o.TLS)
 	if err := f.secure(r.Context(), visitor); err != nil {
 		f.o.Log.Warn("handshake failed", "visitor", visitorOf(r), "err", err)
 		stream.Close() // an alert has said why
@@ -68,13 +69,24 @@ func (f *Raw) secure(ctx context.Context, visitor *terminated) error {
 // terminated is a visitor's connection without its TLS.
 type terminated struct {
 	*tls.Conn
-	stream net.Conn
+	stream *begun
+}
+
+// Read tells an end without close_notify from one with it: anybody on the way could
+// have made that (RFC 8446, section 6.1), and so does a visitor that was killed (R2).
+// crypto/tls lets it pass.
+func (t *terminated) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if err == io.EOF && t.stream.ended {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // Reset ends the connection so that the visitor sees an error: without close_notify,
 // which would be an end (R17).
 func (t *terminated) Reset() error {
-	if s, ok := t.stream.(interface{ Reset() error }); ok {
+	if s, ok := t.stream.Conn.(interface{ Reset() error }); ok {
 		return s.Reset()
 	}
 	return t.stream.Close()
@@ -82,7 +94,7 @@ func (t *terminated) Reset() error {
 
 // OnAbort is the stream's, see [proxy.Splice].
 func (t *terminated) OnAbort(f func()) (stop func() bool) {
-	if s, ok := t.stream.(interface{ OnAbort(func()) func() bool }); ok {
+	if s, ok := t.stream.Conn.(interface{ OnAbort(func()) func() bool }); ok {
 		return s.OnAbort(f)
 	}
 	return func() bool { return true }
@@ -92,11 +104,14 @@ func (t *terminated) OnAbort(f func()) (stop func() bool) {
 type begun struct {
 	net.Conn
 	first []byte
+	ended bool // the connection's end was read
 }
 
 func (b *begun) Read(p []byte) (int, error) {
 	if len(b.first) == 0 {
-		return b.Conn.Read(p)
+		n, err := b.Conn.Read(p)
+		b.ended = err == io.EOF
+		return n, err
 	}
 	n := copy(p, b.first)
 	b.first = b.first[n:]

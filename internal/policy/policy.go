@@ -1,5 +1,6 @@
 // Package policy says what a route's owner wants done to its requests on the
-// way: whose origin the local app believes in. The edge carries it
+// way: whose origin the local app believes in, and whether it is told who the visitor
+// is. The edge carries it
 // out, so that a client which only passes bytes on is enough.
 package policy
 
@@ -9,7 +10,12 @@ type Policy struct {
 	// Scheme and Host are the origin (RFC 6454) by which the local app is called.
 	// With an empty Host nothing is rewritten.
 	Scheme, Host string
+	// Visitor adds protocol.HeaderVisitor to requests, for the client.
+	Visitor bool
 }
 
 // Rewrites reports whether requests and answers are to be rewritten.
 func (p *Policy) Rewrites() bool { return p != nil && p.Host != "" }
+
+// NamesVisitor reports whether requests are to say who the visitor is.
+func (p *Policy) NamesVisitor() bool { return p != nil && p.Visitor }

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -39,14 +41,38 @@ func behave(w http.ResponseWriter, r *http.Request) {
 			id, 100*len(id), strings.Repeat(id, 100))
 		conn.Close()
 		return
+	case "/garbage", "/unasked", "/upgrade":
+		conn, rw, _ := http.NewResponseController(w).Hijack()
+		lie(conn, rw, r.URL.Path, id)
+		return
 	}
 	io.WriteString(w, strings.Repeat(id, 100))
+}
+
+// lie answers what is no answer, or the upgrade that was asked for, and has an answer for
+// whatever is sent to it then.
+func lie(conn net.Conn, rw *bufio.ReadWriter, path, id string) {
+	defer conn.Close()
+	switch path {
+	case "/garbage":
+		io.WriteString(conn, "HTTP/1.1 2OO no number\r\n\r\n")
+	case "/unasked":
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+	case "/upgrade":
+		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\nId: %s\r\n\r\n", id)
+	}
+	for b := make([]byte, 100_000); ; {
+		if _, err := rw.Read(b); err != nil {
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nId: nobody's\r\nContent-Length: 0\r\n\r\n")
+	}
 }
 
 // Many visitors at once, whose requests end in every way: no answer is another's
 // (S2).
 func TestNoCrossTalk(t *testing.T) {
-	paths := []string{"/length", "/chunks", "/close", "/early", "/cut", "/die", "/wait", "/junk"}
+	paths := []string{"/length", "/chunks", "/close", "/early", "/cut", "/die", "/wait", "/junk", "/garbage", "/unasked", "/upgrade"}
 	both(t, func(t *testing.T, way func(testing.TB, string) *path) {
 		url := "http://" + way(t, listen(t, http.HandlerFunc(behave))).addr
 		clients := []*http.Client{clientOf(t, 1), clientOf(t, 2)}
@@ -80,6 +106,10 @@ func oneOf(t *testing.T, client *http.Client, rnd *rand.Rand, url, id string) {
 		req.ContentLength = -1
 	}
 	req.Header.Set("Id", id)
+	if client.Transport.(*http.Transport).Protocols.HTTP1() && (strings.HasSuffix(url, "/upgrade") || strings.HasSuffix(url, "/unasked")) {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "test")
+	}
 	if strings.HasSuffix(url, "/wait") {
 		go cancel()
 	}
@@ -90,8 +120,16 @@ func oneOf(t *testing.T, client *http.Client, rnd *rand.Rand, url, id string) {
 		}
 		return
 	}
+	if res.StatusCode == http.StatusSwitchingProtocols && strings.HasSuffix(url, "/upgrade") {
+		if res.Header.Get("Id") != id {
+			t.Errorf("%s %s %s: upgraded as %s", method, url, id, res.Header.Get("Id"))
+		}
+		res.Body.Close()
+		return
+	}
 	m := read(res)
 	switch {
+	case m.line == "502" && (strings.HasSuffix(url, "/garbage") || strings.HasSuffix(url, "/unasked") || strings.HasSuffix(url, "/upgrade")):
 	case m.line == "502" && (strings.HasSuffix(url, "/die") || strings.HasSuffix(url, "/junk")):
 	case m.line == "502" && strings.HasSuffix(url, "/cut"): // a reset may overtake what was sent before it
 	case m.err != nil && strings.HasSuffix(url, "/cut"):

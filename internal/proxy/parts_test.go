@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen at once.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // rawApp is a local app of bytes: serve gets each connection, and its number.
 type rawApp struct {
@@ -42,10 +42,7 @@ type appConn struct {
 
 func newApp(t testing.TB, serve func(*appConn)) *rawApp {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
 	a := &rawApp{Listener: l}
 	a.wg.Go(func() {
 		for {
@@ -248,10 +245,7 @@ type connKey struct{}
 // listen serves h to visitors, over HTTP/1 and HTTP/2 with prior knowledge.
 func listen(t testing.TB, h http.Handler) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
 	serve(t, l, h)
 	return l.Addr().String()
 }
@@ -362,12 +356,20 @@ func both(t *testing.T, test func(t *testing.T, way func(testing.TB, string) *pa
 	t.Run("two hops, served", func(t *testing.T) { test(t, twoHopsServed) })
 }
 
-func sessions(t testing.TB) (server, client mux.Session) {
+// loopback listens for the test to close.
+func loopback(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// pair is both ends of a TCP connection.
+func pair(t testing.TB) (dialled, accepted *net.TCPConn) {
+	t.Helper()
+	l := loopback(t)
 	defer l.Close()
 	a, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -377,6 +379,14 @@ func sessions(t testing.TB) (server, client mux.Session) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+func sessions(t testing.TB) (server, client mux.Session) {
+	t.Helper()
+	a, b := pair(t)
+	var err error
 	if client, err = mux.Client(a, mux.Config{}); err != nil {
 		t.Fatal(err)
 	}

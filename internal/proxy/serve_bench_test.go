@@ -100,10 +100,7 @@ func benchExchange(b *testing.B, c net.Conn, size int) {
 // tcpPair is a connection, and the listener that has it.
 func tcpPair(t testing.TB) (net.Conn, net.Listener) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

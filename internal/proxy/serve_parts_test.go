@@ -37,10 +37,7 @@ func serveWith(t testing.TB, l net.Listener, s *Server) {
 // serveTCP serves on TCP, and returns the address.
 func serveTCP(t testing.TB, s *Server) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
 	serveWith(t, l, s)
 	return l.Addr().String()
 }

@@ -14,46 +14,24 @@ import (
 // spliced is a splice between two TCP connections, and their other ends.
 type spliced struct {
 	visitor, app *net.TCPConn
+	ending       chan struct{} // closed when the visitor was sent the app's end
+	wrote        chan error    // what came of a write to the app, of those that are taken
 	done         chan struct{}
 }
 
-// pair is both ends of a TCP connection.
-func pair(t *testing.T) (dialled, accepted *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []net.Conn{a, b} {
-		c.SetDeadline(time.Now().Add(20 * time.Second))
-		t.Cleanup(func() { c.Close() })
-	}
-	b.SetDeadline(time.Time{})
-	return a.(*net.TCPConn), b.(*net.TCPConn)
-}
-
-// splicing begins one. Nil, or end is closed when the app's end was read.
-func splicing(t *testing.T, end chan struct{}) *spliced {
+// splicing begins one.
+func splicing(t *testing.T) *spliced {
 	t.Helper()
 	visitor, a := pair(t)
 	app, b := pair(t)
 	s := &spliced{visitor: visitor, app: app, done: make(chan struct{})}
+	s.ending, s.wrote = make(chan struct{}), make(chan error, 1)
+	for _, c := range []*net.TCPConn{visitor, app} {
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+	}
 	go func() {
 		defer close(s.done)
-		if end == nil {
-			Splice(a, b, nil)
-		} else {
-			Splice(ending{a, end}, b, nil)
-		}
+		Splice(ending{a, s.ending}, telling{b, s.wrote}, nil)
 	}()
 	t.Cleanup(func() {
 		visitor.Close()
@@ -81,7 +59,7 @@ func resetBy(c *net.TCPConn) {
 // none (R17).
 func TestSpliceNoEndAfterReset(t *testing.T) {
 	for range 300 {
-		s := splicing(t, nil)
+		s := splicing(t)
 		s.app.SetReadBuffer(4 << 10)
 		s.visitor.Write(make([]byte, 300<<10)) // more than the app takes
 		io.ReadFull(s.app, make([]byte, 1<<10))
@@ -105,7 +83,7 @@ func TestSpliceHalfClosedThenReset(t *testing.T) {
 		"app":     func(s *spliced) (gone, other *net.TCPConn) { return s.app, s.visitor },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := splicing(t, nil)
+			s := splicing(t)
 			gone, other := of(s)
 			io.WriteString(gone, "question")
 			gone.CloseWrite()
@@ -129,16 +107,17 @@ func TestSpliceHalfClosedThenReset(t *testing.T) {
 func TestSpliceEarlyAnswer(t *testing.T) {
 	answer := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{1}).Read(answer)
-	end := make(chan struct{})
-	s := splicing(t, end)
+	s := splicing(t)
 	s.app.Write(answer)
 	s.app.CloseWrite()
-	<-end
+	<-s.ending
 	s.app.Close() // what comes now is answered by a reset
-	for range 20 {
+	var err error
+	for err == nil { // until that has come
 		s.visitor.Write([]byte("more"))
-		time.Sleep(time.Millisecond) // each a packet of its own
+		err = <-s.wrote
 	}
+	s.visitor.Write([]byte("and more"))
 	s.visitor.CloseWrite()
 	got, err := io.ReadAll(s.visitor)
 	if !bytes.Equal(got, answer) || err != nil {
@@ -156,6 +135,21 @@ type ending struct {
 func (e ending) CloseWrite() error {
 	defer close(e.end)
 	return e.TCPConn.CloseWrite()
+}
+
+// telling tells what came of its writes to who takes that.
+type telling struct {
+	*net.TCPConn
+	wrote chan error
+}
+
+func (t telling) Write(p []byte) (int, error) {
+	n, err := t.TCPConn.Write(p)
+	select {
+	case t.wrote <- err:
+	default:
+	}
+	return n, err
 }
 
 // TestSpliceIdle: what is idle holds a small buffer in each direction.

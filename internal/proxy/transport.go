@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +62,10 @@ var (
 type Transport struct {
 	// Dial makes a connection. An error is returned wrapped in ErrNotSent.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// DialFor is called in place of Dial with the URL.Host of the request that the
+	// connection is for, and only requests with the same one are sent on it. Nil: any
+	// connection does for any request.
+	DialFor func(ctx context.Context, host string) (net.Conn, error)
 	// MaxIdle is how many idle connections are kept. Default 256.
 	MaxIdle int
 	// IdleTimeout is how long an idle connection is kept. Default 1 minute.
@@ -92,6 +97,7 @@ type Transport struct {
 type conn struct {
 	net.Conn
 	t     *Transport
+	host  string           // whom it was dialled for, by DialFor
 	r     *bufio.Reader    // reads limit; nil while idle
 	limit io.LimitedReader // reads the conn; bounds the header
 	wait  func()           // called before a Read that may wait; nil: nothing
@@ -223,34 +229,46 @@ func closeBody(req *http.Request) {
 // get takes a kept connection, the warmest first, or dials.
 func (t *Transport) get(req *http.Request, fresh bool) (*conn, error) {
 	for !fresh {
-		t.mu.Lock()
-		n := len(t.idle)
-		if n == 0 {
-			t.mu.Unlock()
+		c := t.takeIdle(req)
+		if c == nil {
 			break
 		}
-		c := t.idle[n-1]
-		if t.Fresh > 0 && time.Since(c.since) > t.Fresh && !Repeatable(req) {
-			t.mu.Unlock()
-			break
-		}
-		t.idle[n-1] = nil
-		t.idle = t.idle[:n-1]
-		t.mu.Unlock()
 		if stale(c.Conn) {
 			c.Close()
 			continue
 		}
 		return c, nil
 	}
-	nc, err := t.Dial(req.Context())
+	c := &conn{t: t}
+	var err error
+	if t.DialFor != nil {
+		c.host = req.URL.Host
+		c.Conn, err = t.DialFor(req.Context(), c.host)
+	} else {
+		c.Conn, err = t.Dial(req.Context())
+	}
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: nc, t: t}
 	c.limit = io.LimitedReader{R: c, N: math.MaxInt64}
 	c.watcher = time.AfterFunc(watchAfter, c.watch)
 	return c, nil
+}
+
+// takeIdle takes the warmest connection that may carry req, or nil.
+func (t *Transport) takeIdle(req *http.Request) *conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := len(t.idle) - 1
+	for t.DialFor != nil && i >= 0 && t.idle[i].host != req.URL.Host {
+		i--
+	}
+	if i < 0 || t.Fresh > 0 && time.Since(t.idle[i].since) > t.Fresh && !Repeatable(req) {
+		return nil
+	}
+	c := t.idle[i]
+	t.idle = slices.Delete(t.idle, i, i+1)
+	return c
 }
 
 func (t *Transport) maxHeader() int64 {
@@ -271,8 +289,8 @@ func (t *Transport) put(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.idle) >= maxIdle {
-		go c.Close() // may have to wait for a slow peer
-		return
+		go t.idle[0].Close() // may have to wait for a slow peer
+		t.idle = slices.Delete(t.idle, 0, 1)
 	}
 	t.idle = append(t.idle, c)
 	if t.sweep == nil {

@@ -44,10 +44,7 @@ func TestWrites(t *testing.T) {
 		return counted{c, &up}, err
 	}}
 	defer tr.CloseIdle()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback(t)
 	serve(t, countedListener{l, &down}, hop(tr, Options{}, nil))
 	v := visit(t, l.Addr().String(), "")
 	for range 3 {

@@ -214,9 +214,17 @@ func TestLateRelease(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		c := route("net", "bob", nil)
-		bind(t, m, c)
+		release := bind(t, m, c)
 		late(0)
 		checkLookup(t, m, c)
+
+		// A hold whose timer had fired when its owner came back.
+		release(time.Second)
+		held := m.names["net"]
+		d := route("net", "bob", nil)
+		bind(t, m, d)
+		m.expire(held)
+		checkLookup(t, m, d)
 	})
 }
 

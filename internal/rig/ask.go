@@ -26,6 +26,8 @@ const (
 	WebSocket Kind = "websocket" // Pieces messages of Size bytes, each is echoed, and a closing handshake
 	Unary     Kind = "unary"     // gRPC, Size bytes each way
 	Stream    Kind = "stream"    // gRPC, Pieces messages of Size bytes come
+	Raw       Kind = "raw"       // TCP without HTTP: Size bytes, the end of one side, and then Size bytes back and the end
+	Datagrams Kind = "datagrams" // UDP: Pieces messages of about Size bytes, each is echoed; what is lost is sent again
 )
 
 // An Ask is one request to come. Its zero Kind is not allowed; the other zero values are.
@@ -44,7 +46,9 @@ type Ask struct {
 func (a Ask) pieces() int { return max(a.Pieces, 1) }
 
 // once reports whether the app may run a at most once.
-func (a Ask) once() bool { return a.Kind == Post || a.Kind == Unary || a.Kind == Stream }
+func (a Ask) once() bool {
+	return a.Kind == Post || a.Kind == Unary || a.Kind == Stream || a.Kind == Raw
+}
 
 // Path is the request's target: the app reads from it what it is to do.
 func (a Ask) Path() string {

@@ -19,6 +19,8 @@ type Flood string
 // The floods.
 const (
 	FloodResets       Flood = "rapid resets"  // requests that are taken back at once
+	FloodMadeResets   Flood = "made resets"   // requests that the server is made to reset
+	FloodPaidResets   Flood = "paid resets"   // rapid resets, each with a kilobyte that nobody takes
 	FloodContinuation Flood = "CONTINUATION"  // one header section without an end
 	FloodPings        Flood = "PING"          // each wants an answer
 	FloodSettings     Flood = "SETTINGS"      // each wants an answer
@@ -30,28 +32,20 @@ const (
 // Floods returns all of them.
 func Floods() []Flood {
 	return []Flood{
-		FloodResets, FloodContinuation, FloodPings, FloodSettings, FloodWindows, FloodPriorities, FloodEmptyData,
+		FloodResets, FloodMadeResets, FloodPaidResets, FloodContinuation, FloodPings, FloodSettings, FloodWindows, FloodPriorities, FloodEmptyData,
 	}
 }
 
-// A FloodReport says what became of the connections of [FloodVisitors].
+// A FloodReport says what became of the connections of [FloodConns].
 type FloodReport struct {
 	Frames int64 // that were sent
 	Cut    int   // connections that the server ended, or the visitor could not make
 	Kept   int   // those that were open when all frames were sent or the context ended
 }
 
-// FloodVisitors opens n connections to addr, each of which sends frames of the
-// kind, as many as frames says, until the server cuts it or ctx ends. host is the
-// name of a tunnel. It returns when all have ended.
-func FloodVisitors(ctx context.Context, addr, host string, kind Flood, n, frames int) FloodReport {
-	return FloodConns(ctx, func() (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", addr)
-	}, host, kind, n, frames)
-}
-
-// FloodConns is [FloodVisitors] on connections that dial makes, such as those of TLS.
+// FloodConns opens n connections by dial, each of which sends frames of the kind, as
+// many as frames says, until the server cuts it or ctx ends. host is the name of a
+// tunnel. It returns when all have ended.
 func FloodConns(ctx context.Context, dial func() (net.Conn, error), host string, kind Flood, n, frames int) FloodReport {
 	var sent, cut atomic.Int64
 	var visitors sync.WaitGroup
@@ -104,6 +98,19 @@ func flood(conn net.Conn, host string, kind Flood, frames int, sent *atomic.Int6
 		case FloodResets:
 			if err = open(true); err == nil {
 				err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+			}
+			stream += 2
+		case FloodMadeResets:
+			if err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err == nil {
+				err = f.WriteData(stream, false, []byte("x")) // after its end
+			}
+			stream += 2
+		case FloodPaidResets:
+			if err = open(true); err == nil {
+				err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
+			}
+			if err == nil {
+				err = f.WriteData(stream, false, more[:1<<10])
 			}
 			stream += 2
 		case FloodContinuation:

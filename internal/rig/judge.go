@@ -52,37 +52,43 @@ func (o *Result) bytes(res *http.Response, body io.Reader) error {
 	if o.Ask.Kind == Post {
 		size = answerSize
 	}
-	var first bytes.Buffer
+	same, first, err := o.compare(body, size)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !same || o.Got != size:
+		return o.wrong(first, fmt.Errorf("a clean end after %d bytes of %d, the same so far: %v", o.Got, size, same))
+	case res.Header.Get(HeaderSum) != Sum(o.Ask.ID, size):
+		return o.end(CrossTalk, errors.New("the header has another sum"))
+	case o.Ask.Kind == Chunked && (res.ProtoMajor >= 2 || len(res.TransferEncoding) > 0) && res.Trailer.Get(trailerSum) != res.Header.Get(HeaderSum):
+		return o.end(Truncated, fmt.Errorf("the trailer has the sum %q", res.Trailer.Get(trailerSum)))
+	}
+	return o.end(Full, nil)
+}
+
+// compare reads body to its end and holds it against what it must be. first is how it
+// begins. The error is of a body that did not end cleanly.
+func (o *Result) compare(body io.Reader, size int64) (same bool, first []byte, err error) {
 	want := Body(o.Ask.ID, size)
 	buf, expected := make([]byte, 32<<10), make([]byte, 32<<10)
-	same := true
+	same = true
 	for {
 		n, err := body.Read(buf)
-		if first.Len() < 200 {
-			first.Write(buf[:n])
-		}
+		first = append(first, buf[:min(n, max(200-len(first), 0))]...)
 		m, _ := io.ReadFull(want, expected[:n])
 		same = same && m == n && bytes.Equal(buf[:n], expected[:m])
 		o.Got += int64(n)
 		if err == io.EOF {
-			break
+			return same, first, nil
 		}
 		if err != nil {
-			if foreign(first.Bytes(), o.Ask.ID) {
-				return o.end(CrossTalk, err)
+			if foreign(first, o.Ask.ID) {
+				return same, first, o.end(CrossTalk, err)
 			}
-			return err
+			return same, first, err
 		}
 	}
-	switch {
-	case !same || o.Got != size:
-		return o.wrong(first.Bytes(), fmt.Errorf("a clean end after %d bytes of %d, the same so far: %v", o.Got, size, same))
-	case res.Header.Get(HeaderSum) != Sum(o.Ask.ID, size):
-		return o.end(CrossTalk, errors.New("the header has another sum"))
-	case o.Ask.Kind == Chunked && (res.ProtoMajor == 2 || len(res.TransferEncoding) > 0) && res.Trailer.Get(trailerSum) != res.Header.Get(HeaderSum):
-		return o.end(Truncated, fmt.Errorf("the trailer has the sum %q", res.Trailer.Get(trailerSum)))
-	}
-	return o.end(Full, nil)
 }
 
 // events reads server-sent events: each once, in order, and the last one.
@@ -129,8 +135,8 @@ func readEvent(r *bufio.Reader) (event string, err error) {
 
 // talk sends the messages over a WebSocket, and waits for each to come back before the next.
 func (v *Visitor) talk(ctx context.Context, o *Result, alive func()) error {
-	dialer := &http.Transport{DialContext: v.dial, DisableKeepAlives: true}
-	c, res, err := websocket.Dial(ctx, "ws://"+v.Host+o.Ask.Path(), &websocket.DialOptions{HTTPClient: &http.Client{Transport: dialer}})
+	dialer := &http.Transport{DialContext: v.dial, TLSClientConfig: v.TLS.Clone(), DisableKeepAlives: true}
+	c, res, err := websocket.Dial(ctx, v.scheme()+"://"+v.Host+o.Ask.Path(), &websocket.DialOptions{HTTPClient: &http.Client{Transport: dialer}})
 	if err != nil {
 		if res != nil && res.StatusCode >= 400 {
 			o.Status, o.Code = res.StatusCode, res.Header.Get("Tunnel-Error")
@@ -209,7 +215,7 @@ func Reconcile(outcomes []Result, ran map[string]*Ran) (forbidden []Result) {
 }
 
 func (o *Result) reconcile(ran *Ran) {
-	if !o.Verdict.Allowed() {
+	if !o.Verdict.Allowed() || o.Ask.Kind == Datagrams { // of which the app keeps no journal
 		return
 	}
 	if ran == nil {
@@ -224,7 +230,7 @@ func (o *Result) reconcile(ran *Ran) {
 	// How often another ran says nothing: net/http's client, the visitor, repeats it itself.
 	case ran.Bodies[bodyWrong] > 0:
 		o.Err = o.end(Truncated, errors.New("the app took a body for complete that was not"))
-	case o.Verdict == Full && (o.Ask.Kind == Post || o.Ask.Kind == Unary) && ran.Bodies[bodyWhole] == 0:
+	case o.Verdict == Full && (o.Ask.Kind == Post || o.Ask.Kind == Unary || o.Ask.Kind == Raw) && ran.Bodies[bodyWhole] == 0:
 		o.Err = o.end(Lost, errors.New("the app did not get its body"))
 	case o.Verdict == Full && ran.Begun == 0:
 		o.Err = o.end(Lost, errors.New("the app never ran it"))

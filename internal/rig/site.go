@@ -77,6 +77,29 @@ func (s *Site) FreePorts(n int) ([]string, error) {
 	return addrs, nil
 }
 
+// FreeRange gives n ports in a row, as FIRST-LAST, of which none is taken on 127.0.0.1 for TCP or UDP, and
+// none is one of FreePort's.
+func (s *Site) FreeRange(n int) (string, error) {
+	for range 100 {
+		first, free := 10000+rand.IntN(2000-n), true
+		for port := first; free && port < first+n; port++ {
+			addr := fmt.Sprintf("127.0.0.1:%d", port)
+			tcp, err := net.Listen("tcp", addr)
+			udp, err2 := net.ListenPacket("udp", addr)
+			if free = err == nil && err2 == nil; err == nil {
+				tcp.Close()
+			}
+			if err2 == nil {
+				udp.Close()
+			}
+		}
+		if free {
+			return fmt.Sprintf("%d-%d", first, first+n-1), nil
+		}
+	}
+	return "", errors.New("no free ports found")
+}
+
 // Listening waits until addr takes connections.
 func (s *Site) Listening(addr string) error {
 	return s.Until(Patience, time.Millisecond, func() error {

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -82,13 +86,19 @@ type Visitor struct {
 	Limit time.Duration
 	// Fresh opens a connection for each request: then none is repeated by the visitor's own library.
 	Fresh bool
-	// H2 speaks HTTP/2 without TLS. gRPC always does; WebSocket and HTTP10 never.
+	// H2 speaks HTTP/2. gRPC always does; WebSocket and HTTP10 never.
 	H2 bool
+	// TLS is what the visitor asks of the server's certificate. Nil: no TLS.
+	TLS *tls.Config
+	// H3 speaks HTTP/3, with TLS.
+	H3 bool
 	// Version10 asks as HTTP/1.0, for kinds without a body.
 	Version10 bool
 
 	mu   sync.Mutex
 	web  *http.Transport  // guarded by mu
+	h3   *http3.Transport // guarded by mu
+	udp  *echoes          // guarded by mu
 	grpc *grpc.ClientConn // guarded by mu
 }
 
@@ -104,6 +114,21 @@ func (v *Visitor) Close() {
 		v.grpc.Close()
 		v.grpc = nil
 	}
+	if v.h3 != nil {
+		v.h3.Close()
+		v.h3 = nil
+	}
+	if v.udp != nil {
+		v.udp.conn.Close()
+		v.udp = nil
+	}
+}
+
+func (v *Visitor) scheme() string {
+	if v.TLS != nil {
+		return "https"
+	}
+	return "http"
 }
 
 func (v *Visitor) dial(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -118,9 +143,43 @@ func (v *Visitor) transport() *http.Transport {
 		v.web = &http.Transport{DialContext: v.dial, DisableCompression: true, DisableKeepAlives: v.Fresh && !v.H2, MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second}
 		v.web.Protocols = new(http.Protocols)
 		v.web.Protocols.SetHTTP1(!v.H2)
-		v.web.Protocols.SetUnencryptedHTTP2(v.H2)
+		v.web.Protocols.SetUnencryptedHTTP2(v.H2 && v.TLS == nil)
+		v.web.Protocols.SetHTTP2(v.H2 && v.TLS != nil)
+		v.web.TLSClientConfig = v.TLS.Clone()
 	}
 	return v.web
+}
+
+// quic is what a request over HTTP/3 goes by, and what is to be called after it. A server that was
+// killed tells nobody: the connection is given up when it was silent.
+func (v *Visitor) quic() (tr *http3.Transport, done func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.h3 != nil {
+		return v.h3, func() {}
+	}
+	tr = &http3.Transport{
+		TLSClientConfig: v.TLS.Clone(), DisableCompression: true,
+		QUICConfig: &quic.Config{MaxIdleTimeout: H3Idle, KeepAlivePeriod: H3Idle / 5},
+		Dial: func(ctx context.Context, _ string, t *tls.Config, c *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddr(ctx, v.Addr, t, c)
+		},
+	}
+	if v.Fresh {
+		return tr, func() { tr.Close() }
+	}
+	v.h3 = tr
+	return tr, func() {}
+}
+
+// H3Idle is after how long a visitor takes a silent connection of HTTP/3 for lost.
+const H3Idle = 5 * time.Second
+
+func (v *Visitor) credentials() credentials.TransportCredentials {
+	if v.TLS != nil {
+		return credentials.NewTLS(v.TLS.Clone())
+	}
+	return insecure.NewCredentials()
 }
 
 func (v *Visitor) grpcConn() (*grpc.ClientConn, error) {
@@ -129,7 +188,7 @@ func (v *Visitor) grpcConn() (*grpc.ClientConn, error) {
 	if v.grpc == nil {
 		var err error
 		v.grpc, err = grpc.NewClient("passthrough:///"+v.Host,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
+			grpc.WithTransportCredentials(v.credentials()), grpc.WithDisableRetry(),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return v.dial(ctx, "", "") }),
 			// A fault must not stop the load for longer than it lasts.
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}, MinConnectTimeout: 2 * time.Second}),
@@ -162,6 +221,10 @@ func (v *Visitor) Do(ctx context.Context, a Ask) Result {
 		o.Err = v.call(ctx, &o, alive)
 	case WebSocket:
 		o.Err = v.talk(ctx, &o, alive)
+	case Raw:
+		o.Err = v.raw(ctx, &o, alive)
+	case Datagrams:
+		o.Err = v.datagrams(ctx, &o, alive)
 	default:
 		o.Err = v.request(ctx, &o, alive)
 	}
@@ -179,7 +242,11 @@ func (v *Visitor) request(ctx context.Context, o *Result, alive func()) error {
 		return err
 	}
 	var res *http.Response
-	if v.Version10 || o.Ask.Kind == HTTP10 && !v.H2 {
+	if v.H3 {
+		tr, done := v.quic()
+		defer done()
+		res, err = tr.RoundTrip(r)
+	} else if v.Version10 || o.Ask.Kind == HTTP10 && !v.H2 {
 		var done func()
 		res, done, err = v.send10(ctx, r)
 		defer done()
@@ -199,7 +266,7 @@ func (v *Visitor) newRequest(ctx context.Context, a Ask, alive func()) (*http.Re
 	if a.Kind == Post {
 		method, body = http.MethodPost, &paced{from: Body(a.ID, a.Size), piece: a.Size/int64(a.pieces()) + 1, pause: a.Pause, alive: alive}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+v.Host+a.Path(), body)
+	r, err := http.NewRequestWithContext(ctx, method, v.scheme()+"://"+v.Host+a.Path(), body)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ import (
 // claim binds the name that b asks for, or a random one, or a port. The error is a
 // *protocol.Error or the registry's.
 func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
-	p, err := policyOf(b.Upstream)
+	p, err := policyOf(b)
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +107,10 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 	owner := key.routeOwner()
 	last := s.server.last.of(key)
 	taken := &protocol.Error{Code: protocol.NameTaken, Message: "the name " + name + " is taken", Hint: "choose another with --name, or stop the client that has it"}
-	if last != 0 && s.server.isAlive(c.name(last), owner) {
+	if last.port != 0 && s.server.isAlive(c.name(last.port), owner) {
 		return nil, taken
 	}
-	port, err := c.ports.claim(s.owner, name, b.Port, last, func(port int) error {
+	port, err := c.ports.claim(s.owner, name, b.Port, last.port, func(port int) error {
 		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
@@ -124,21 +124,30 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 	if err != nil {
 		return nil, err
 	}
-	if now := s.server.last.keepAfter(key, last, port); now != port {
+	for {
+		now := s.server.last.keepAfter(key, last, port)
+		if now.port == port {
+			break
+		}
 		// Two clients with one name came at once, and the other was first.
-		if s.server.isAlive(c.name(now), owner) {
+		if s.server.isAlive(c.name(now.port), owner) {
 			s.unbind(c.name(port))
 			return nil, taken
 		}
-		s.server.last.keep(key, port)
+		last = now
 	}
-	s.mu.Lock()
-	if s.ports == nil {
-		s.ports = make(map[string]string)
-	}
-	s.ports[name] = c.name(port)
-	s.mu.Unlock()
+	s.remember(name, c.name(port))
 	return &protocol.Bound{Name: name, Port: port, URL: string(c.kind) + "://" + net.JoinHostPort(s.server.publicHost(), strconv.Itoa(port))}, nil
+}
+
+// remember notes what the registry knows name as.
+func (s *session) remember(name, route string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.routes == nil {
+		s.routes = make(map[string]string)
+	}
+	s.routes[name] = route
 }
 
 // closing is release for a route that may have a port, which is to be closed then.
@@ -167,15 +176,19 @@ func (s *Server) isAlive(name, owner string) bool {
 }
 
 // policyOf checks what the client said of its local app.
-func policyOf(u *protocol.Upstream) (*policy.Policy, error) {
-	if u == nil {
+func policyOf(b *protocol.Bind) (*policy.Policy, error) {
+	u := b.Upstream
+	switch {
+	case u == nil && !b.Visitor:
 		return nil, nil
+	case u == nil:
+		return &policy.Policy{Visitor: true}, nil
 	}
 	bad := u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(u.Host) > 255
 	if bad || strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/?#@\"<>`, r) }) {
 		return nil, &protocol.Error{Code: protocol.ProtocolViolation, Message: "the upstream of a bind is not http or https and a host"}
 	}
-	return &policy.Policy{Scheme: u.Scheme, Host: u.Host}, nil
+	return &policy.Policy{Scheme: u.Scheme, Host: u.Host, Visitor: b.Visitor}, nil
 }
 
 // bindRoute binds one route of the session's, which counts in its pool, and keeps its

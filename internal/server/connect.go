@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/revtun/tunnel/internal/edge"
@@ -18,7 +19,8 @@ import (
 )
 
 // Private endpoints: what one client asks for, another answers. A client that said
-// so in its hello opens streams, each a CONNECT with the name of an endpoint.
+// so in its hello opens streams, each a CONNECT with the name of an endpoint, or, for
+// datagrams, the upgrade that the server's own streams begin with.
 //
 // Names are each owner's own. So there is nothing to be found out by asking for a name,
 // or by claiming it, and nobody can lie in wait at a name that another's client is
@@ -35,17 +37,28 @@ const (
 )
 
 // privateName is the name by which the registry knows a private endpoint. A slash
-// is in no host, and "private" no kind of port.
-func privateName(owner, name string) string { return "private/" + owner + "/" + name }
+// is in no host, and neither word a kind of port. Datagrams have names of their own, as
+// they have ports of their own: one app may need both kinds.
+func privateName(kind protocol.Kind, owner, name string) string {
+	if kind == protocol.KindUDP {
+		return "private-udp/" + owner + "/" + name
+	}
+	return "private/" + owner + "/" + name
+}
 
 // claimPrivate binds an endpoint that has no public side.
 func (s *session) claimPrivate(b *protocol.Bind) (*protocol.Bound, error) {
 	kind := cmp.Or(b.Kind, protocol.KindHTTP)
-	if kind != protocol.KindHTTP && kind != protocol.KindTCP {
+	dial := s.pool.Dial
+	switch kind {
+	case protocol.KindHTTP, protocol.KindTCP:
+	case protocol.KindUDP:
+		dial = s.pool.DialUDP
+	default:
 		return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no private endpoints of kind " + string(b.Kind)}
 	}
 	name, err := named(b.Name, func(name string) error {
-		return s.bindRoute(&registry.Route{Name: privateName(s.owner, name), Kind: kind, Dial: s.pool.Dial(name)})
+		return s.bindRoute(&registry.Route{Name: privateName(kind, s.owner, name), Kind: kind, Dial: dial(name)})
 	})
 	if errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
 		err = &protocol.Error{
@@ -53,7 +66,11 @@ func (s *session) claimPrivate(b *protocol.Bind) (*protocol.Bound, error) {
 			Hint: "choose another with --name, or stop the client that has it",
 		}
 	}
-	return &protocol.Bound{Name: name, URL: "private:" + name}, err
+	if err != nil {
+		return nil, err
+	}
+	s.remember(name, privateName(kind, s.owner, name))
+	return &protocol.Bound{Name: name, URL: "private:" + name}, nil
 }
 
 // allowConnects lets the client open streams. It is called before the welcome, which
@@ -84,31 +101,55 @@ func (s *session) acceptConnects() {
 	}
 }
 
-// connect answers a CONNECT and passes the bytes that follow.
+// asked reads which endpoint r is for: a name that was not checked, and the kind, which
+// is TCP for all that is connections. The error is a [*protocol.Error].
+func asked(r *http.Request) (kind protocol.Kind, name string, err error) {
+	if r.Method == http.MethodConnect {
+		return protocol.KindTCP, r.RequestURI, nil
+	}
+	name, ok := strings.CutPrefix(r.RequestURI, protocol.PathUDP)
+	name, port := strings.CutSuffix(name, "/0/")
+	if r.Method != http.MethodGet || !ok || !port || !strings.EqualFold(r.Header.Get("Upgrade"), protocol.UpgradeUDP) {
+		return "", r.RequestURI, &protocol.Error{Code: protocol.BadRequest, Message: "the request is neither CONNECT nor an upgrade to connect-udp"}
+	}
+	return protocol.KindUDP, name, nil
+}
+
+// connect answers a request for an endpoint and passes the bytes that follow.
 func (s *session) connect(w http.ResponseWriter, r *http.Request) {
 	defer s.connecting.Add(-1)
+	kind, name, err := asked(r)
 	if s.connecting.Add(1) > maxConnects {
-		s.refuseConnect(w, r, &protocol.Error{Code: protocol.Overloaded, Message: "the session has as many connections as it may"})
+		s.refuseConnect(w, r, name, &protocol.Error{Code: protocol.Overloaded, Message: "the session has as many connections as it may"})
 		return
 	}
 	if !s.server.pass() {
-		s.refuseConnect(w, r, &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"})
+		s.refuseConnect(w, r, name, &protocol.Error{Code: protocol.Draining, Message: "the server is shutting down"})
 		return
 	}
-	defer s.server.passing.Done()
-	app, err := s.reach(r)
+	passed := sync.OnceFunc(s.server.passing.Done)
+	defer passed()
+	var app net.Conn
+	if err == nil {
+		app, err = s.reach(r.Context(), kind, name)
+	}
 	if err != nil {
-		s.refuseConnect(w, r, err)
+		s.refuseConnect(w, r, name, err)
 		return
 	}
 	client, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		app.Close()
+		reset(app)
 		panic(http.ErrAbortHandler)
 	}
-	buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
+	if kind == protocol.KindUDP {
+		passed() // datagrams have no end to wait for
+		buffered.WriteString(upgradedUDP)
+	} else {
+		buffered.WriteString("HTTP/1.1 200 OK\r\n\r\n")
+	}
 	if buffered.Flush() != nil {
-		app.Close()
+		reset(app) // a client that has gone is no end (R2)
 		client.Close()
 		return
 	}
@@ -116,13 +157,21 @@ func (s *session) connect(w http.ResponseWriter, r *http.Request) {
 	proxy.Splice(client, app, bytes.Clone(early))
 }
 
-// reach opens a stream to the endpoint that r names. All that the client can say
-// is a label, which is looked for among its owner's private endpoints (S11, S13, S18).
-func (s *session) reach(r *http.Request) (net.Conn, error) {
-	name := r.RequestURI
+// reset ends a stream to an app so that this sees an error.
+func reset(app net.Conn) {
+	if r, ok := app.(interface{ Reset() error }); ok {
+		r.Reset()
+	}
+	app.Close()
+}
+
+// upgradedUDP is the answer of RFC 9298, section 3.3, and RFC 9297, section 3.4.
+const upgradedUDP = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol.UpgradeUDP + "\r\nCapsule-Protocol: ?1\r\n\r\n"
+
+// reach opens a stream to the endpoint name. All that the client can say is a kind and a
+// label, which is looked for among its owner's private endpoints (S11, S13, S18).
+func (s *session) reach(ctx context.Context, kind protocol.Kind, name string) (net.Conn, error) {
 	switch {
-	case r.Method != http.MethodConnect:
-		return nil, &protocol.Error{Code: protocol.BadRequest, Message: "the request is not CONNECT"}
 	case !s.server.c.Auth.Valid(s.identity):
 		return nil, errRevoked() // and the session is about to end
 	case protocol.CheckName(name) != nil:
@@ -130,17 +179,32 @@ func (s *session) reach(r *http.Request) (net.Conn, error) {
 	case s.server.c.Memory.Full() || s.server.budget.Full():
 		return nil, &protocol.Error{Code: protocol.Overloaded, Message: "the server's memory is full"}
 	}
-	return edge.Dial(r.Context(), s.server.c.Registry, privateName(s.owner, name), s.from, s.server.c.Park)
+	park, other := s.server.c.Park, protocol.KindUDP
+	if kind == protocol.KindUDP {
+		park, other = 0, protocol.KindTCP // datagrams do not wait
+	}
+	stream, err := edge.Dial(ctx, s.server.c.Registry, privateName(kind, s.owner, name), s.from, park)
+	if errors.Is(err, registry.ErrUnknown) && s.has(ctx, privateName(other, s.owner, name)) {
+		err = &protocol.Error{Code: protocol.WrongKind, Message: "the private endpoint " + name + " is not of kind " + string(kind)}
+	}
+	return stream, err
+}
+
+// has reports whether a client has name, or had it a moment ago.
+func (s *session) has(ctx context.Context, name string) bool {
+	_, err := s.server.c.Registry.Lookup(ctx, name)
+	var offline *registry.OfflineError
+	return err == nil || errors.As(err, &offline)
 }
 
 // refuseConnect answers with the code of err. The stream is not kept for another
 // request.
-func (s *session) refuseConnect(w http.ResponseWriter, r *http.Request, err error) {
+func (s *session) refuseConnect(w http.ResponseWriter, r *http.Request, name string, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client has taken it back
 	}
 	code := edge.Code(err)
-	name := r.RequestURI[:min(len(r.RequestURI), protocol.MaxName)]
+	name = name[:min(len(name), protocol.MaxName)]
 	level := slog.LevelInfo
 	if code == protocol.NameUnknown {
 		level = slog.LevelDebug // whoever tries names would fill the log

@@ -148,7 +148,7 @@ func TestConnectReachesNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := two(t, server.Config{TCPPorts: freePorts(t), Registry: names})
+	n := two(t, server.Config{TCPPorts: ports(t, 1), Registry: names})
 	bob := n.connect("", "token-of-bob", "")
 	bob.must(bob.bindPrivate(protocol.KindTCP, "db"))
 	bob.must(bob.bind("bobs"))
@@ -221,18 +221,6 @@ func newPrivate(t *testing.T) (port string) {
 	t.Cleanup(func() { l.Close(); <-done })
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port
-}
-
-// freePorts is a range of one port that was free a moment ago.
-func freePorts(t *testing.T) server.Ports {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).Port
-	return server.Ports{First: port, Last: port}
 }
 
 // ownerOf is what the names of token belong to.

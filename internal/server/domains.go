@@ -39,11 +39,6 @@ const (
 	maxLookups, maxLookingUp = 20, 32
 )
 
-// Claimed reports whether host is the server's own, or leads to a client that is
-// there or may come back: a certificate for it is somebody's wish. An address and
-// localhost are none.
-func (s *Server) Claimed(ctx context.Context, host string) bool { return s.edge.Claimed(ctx, host) }
-
 // claimant is who claims names, by one connection.
 type claimant struct {
 	server   *Server
@@ -77,6 +72,7 @@ func (s *session) authorize(b *protocol.Bind) error {
 	if err != nil {
 		return err
 	}
+	s.forgetRights()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byRight == nil {
@@ -122,6 +118,13 @@ func (s *claimant) authorizeDomains(ctx context.Context, b *protocol.Bind, right
 		}
 	}
 	return byRight, nil
+}
+
+// forgetRights forgets by what right the session had domains that it has no more.
+func (s *session) forgetRights() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.byRight, func(domain string, _ bool) bool { return s.names[domain] == nil })
 }
 
 func nameForbidden(name string, patterns []string) error {

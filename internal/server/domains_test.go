@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
-	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -411,40 +410,6 @@ func (s silent) LookupTXT(ctx context.Context, _ string) ([]string, error) {
 func deadline(ctx context.Context) time.Time {
 	d, _ := ctx.Deadline()
 	return d
-}
-
-// Claimed is for who orders certificates: never for a name that nobody has.
-func TestClaimed(t *testing.T) {
-	public, _ := url.Parse("https://public.example.com")
-	names := &registry.Memory{}
-	path := filepath.Join(t.TempDir(), "tokens")
-	s, err := server.New(server.Config{
-		Listen: "127.0.0.1:0", Domain: "tunnel.test", PublicURL: public, Registry: names, Hold: time.Hour,
-		Auth: tokens(t, path, "token-of-ann domain=app.example.org,held.example.org\n"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := run(t, s)
-	ann := n.connect("", "token-of-ann", "")
-	ann.must(ann.claim("demo", "app.example.org"))
-	other := n.connect("", "token-of-ann", "")
-	other.must(other.claim("held", "held.example.org"))
-	other.mux.Close()
-	waitFor(t, func() bool {
-		_, err := names.Lookup(t.Context(), "held.example.org")
-		var offline *registry.OfflineError
-		return errors.As(err, &offline)
-	})
-	for host, want := range map[string]bool{
-		"tunnel.test": true, "public.example.com": true, "Demo.tunnel.test.": true, "held.tunnel.test": true, "app.example.org": true, "APP.example.org": true, "held.example.org": true,
-		"": false, "localhost": false, "127.0.0.1": false, "[::1]": false, "::1": false, "other.tunnel.test": false, "a.demo.tunnel.test": false, "x.app.example.org": false, "example.org": false,
-		"demo": false, "tcp/20001": false, "app.example.org\x00": false, "*.tunnel.test": false,
-	} {
-		if got := s.Claimed(t.Context(), host); got != want {
-			t.Errorf("%q: %v", host, got)
-		}
-	}
 }
 
 // The names that the server answers by itself are nobody's where names are paths.

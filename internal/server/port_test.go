@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,33 +12,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
-// ports finds n ports in a row that are free.
+// ports are n that are free, for TCP and UDP.
 func ports(t *testing.T, n int) server.Ports {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		first := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		free := first+n <= 65536
-		for port := first; free && port < first+n; port++ {
-			l, err := net.Listen("tcp", addrOf(port))
-			if free = err == nil; free {
-				l.Close()
-			}
-		}
-		if free {
-			return server.Ports{First: first, Last: first + n - 1}
-		}
-	}
-	t.Fatal("no ports are free")
-	return server.Ports{}
+	first := rig.FreePorts(t, n)
+	return server.Ports{First: first, Last: first + n - 1}
 }
 
 func addrOf(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -53,13 +38,13 @@ func (c *client) bindPort(name string, port int) *protocol.Bound {
 	return m.Bound
 }
 
-// isOpen reports whether something listens at port.
+// isOpen reports whether something listens at port, also where it resets at once.
 func isOpen(port int) bool {
 	c, err := net.Dial("tcp", addrOf(port))
 	if err == nil {
 		c.Close()
 	}
-	return err == nil
+	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // await polls until ok.
@@ -218,17 +203,49 @@ func TestPortRefused(t *testing.T) {
 	refused(c.bindPort("third", 0), protocol.TooManyNames)
 }
 
-// TestPortRace: of clients that claim one name at once, one has it (R31).
+// together is a registry that binds nothing before so many have come to bind something.
+type together struct {
+	registry.Memory
+	mu    sync.Mutex
+	wants int
+	come  chan struct{} // closed when they have
+}
+
+func (r *together) expect(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wants, r.come = n, make(chan struct{})
+}
+
+func (r *together) Bind(ctx context.Context, route *registry.Route) (registry.Release, error) {
+	r.mu.Lock()
+	if r.wants--; r.wants == 0 {
+		close(r.come)
+	}
+	come := r.come
+	r.mu.Unlock()
+	select {
+	case <-come:
+	case <-time.After(20 * time.Second):
+		return nil, errors.New("the others did not come to bind")
+	}
+	return r.Memory.Bind(ctx, route)
+}
+
+// TestPortRace: of clients that claim one name at once, one has it (R31): none of them
+// sees another's port, neither when the name had none before nor when it had one.
 func TestPortRace(t *testing.T) {
-	n := start(t, server.Config{TCPPorts: ports(t, 10)})
-	for range 10 {
-		const clients = 4
+	const clients = 4
+	names := new(together)
+	n := start(t, server.Config{TCPPorts: ports(t, 10), Registry: names})
+	for round := range 6 {
 		var got [clients]*protocol.Bound
 		var all [clients]*client
 		var claiming sync.WaitGroup
 		for i := range all {
 			all[i] = n.connect("", "token", "")
 		}
+		names.expect(clients)
 		for i := range all {
 			claiming.Go(func() { got[i] = all[i].bindPort("demo", 0) })
 		}
@@ -246,7 +263,7 @@ func TestPortRace(t *testing.T) {
 			all[i].mux.Close()
 		}
 		if won != 1 {
-			t.Fatalf("%d clients have the name", won)
+			t.Fatalf("round %d: %d clients have the name", round, won)
 		}
 	}
 }
@@ -272,8 +289,17 @@ func TestPortMovesOnRenewal(t *testing.T) {
 		t.Errorf("port %d, want %d", b.Port, port)
 	}
 	next.serveRaw()
+	said := make(chan *protocol.Message, 1)
+	go func() { m, _ := protocol.Read(first.control); said <- m }()
 	echo(t, visit(t, port), "new")
-	echo(t, kept, "kept")
+	for range 100 {
+		echo(t, kept, "kept")
+	}
+	select {
+	case m := <-said:
+		t.Fatalf("a connection is open, and the old session is told %+v", m)
+	default:
+	}
 	kept.Close()
 	select {
 	case <-first.mux.Done():

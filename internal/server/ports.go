@@ -112,12 +112,16 @@ func whyNot(port int, err error) error {
 // each. Above, all is forgotten.
 const maxRemembered = 20_000
 
-// lastPorts remembers which port an owner's name had, where it is not the preferred
-// one.
+// lastPorts remembers which port an owner's name had.
 type lastPorts struct {
 	mu    sync.Mutex
-	ports map[portKey]int
+	turn  int // of the claim that was kept last, counted from 1
+	ports map[portKey]lastPort
 }
+
+// lastPort is a port and when it was kept, in turns: a name that has its old port again
+// is not as it was.
+type lastPort struct{ port, turn int }
 
 type portKey struct {
 	kind        protocol.Kind
@@ -128,34 +132,25 @@ type portKey struct {
 // otherwise take a port that is held for this one.
 func (k portKey) routeOwner() string { return k.owner + " " + k.name }
 
-func (l *lastPorts) of(k portKey) int {
+func (l *lastPorts) of(k portKey) lastPort {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ports[k]
 }
 
-// keepAfter is keep, unless another port than last was kept meanwhile. It returns which
-// one is remembered.
-func (l *lastPorts) keepAfter(k portKey, last, port int) int {
+// keepAfter remembers port for k, unless another was kept since last was read. It
+// returns what is remembered then.
+func (l *lastPorts) keepAfter(k portKey, last lastPort, port int) lastPort {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := l.ports[k]; now != last && now != 0 {
+	if now := l.ports[k]; now != last && now.port != 0 {
 		return now
 	}
-	l.set(k, port)
-	return port
-}
-
-func (l *lastPorts) keep(k portKey, port int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.set(k, port)
-}
-
-// set is called under mu.
-func (l *lastPorts) set(k portKey, port int) {
 	if l.ports == nil || len(l.ports) >= maxRemembered {
-		l.ports = make(map[portKey]int)
+		l.ports = make(map[portKey]lastPort)
 	}
-	l.ports[k] = port
+	l.turn++
+	now := lastPort{port, l.turn}
+	l.ports[k] = now
+	return now
 }

@@ -3,13 +3,12 @@ package server_test
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -17,20 +16,14 @@ import (
 // What a session writes goes through TLS: package mux writes to sockets itself where
 // it gets one, and the visitor's side of TLS has one below.
 func TestRawSessionOverTLS(t *testing.T) {
-	other := httptest.NewTLSServer(nil) // for its certificate, of 127.0.0.1
-	defer other.Close()
-	roots := x509.NewCertPool()
-	roots.AddCert(other.Certificate())
-	s, err := server.New(server.Config{Listen: "127.0.0.1:0", Domain: "example.com", Auth: auth.Anonymous{}, TLS: &server.TLS{
-		Listen:         "127.0.0.1:0",
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &other.TLS.Certificates[0], nil },
-	}})
+	cert := rig.NewCertificate(t, "example.com")
+	s, err := server.New(server.Config{Listen: "127.0.0.1:0", Domain: "example.com", Auth: auth.Anonymous{}, TLS: &server.TLS{Listen: "127.0.0.1:0", GetCertificate: cert.Get}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, s)
 	at := s.TLSAddr().String()
-	c := &tunnel.Client{Server: "https://" + at, Transport: tunnel.Raw, TLS: &tls.Config{RootCAs: roots}}
+	c := &tunnel.Client{Server: "https://" + at, Transport: tunnel.Raw, TLS: &tls.Config{RootCAs: cert.Roots}}
 	l, err := c.Listen(t.Context(), tunnel.Options{Name: "demo"})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +36,7 @@ func TestRawSessionOverTLS(t *testing.T) {
 		}))
 	}()
 	defer func() { l.Close(); <-served }()
-	visitor := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	visitor := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: cert.Roots}}}
 	defer visitor.CloseIdleConnections()
 	body := make([]byte, 1<<20)
 	for range 3 {

@@ -164,7 +164,7 @@ func New(c Config) (*Server, error) {
 	s.http = s.edge.Server(limits)
 	if s.quic != nil {
 		var err error
-		if s.http3, err = s.edge.HTTP3(s.quic, c.TLS.GetCertificate, limits); err != nil {
+		if s.http3, err = s.edge.HTTP3(s.quic, s.sni.Except(c.TLS.GetCertificate), limits); err != nil {
 			s.closeListeners()
 			return nil, fmt.Errorf("server: %w", err)
 		}

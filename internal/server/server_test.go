@@ -275,7 +275,7 @@ func TestRefusals(t *testing.T) {
 // TestSessionsBeforeHello: they count, so that --max-sessions holds, and the
 // server's end does not wait for them.
 func TestSessionsBeforeHello(t *testing.T) {
-	n := start(t, server.Config{MaxSessions: 2, Grace: time.Minute})
+	n := start(t, server.Config{MaxSessions: 2, Grace: time.Hour})
 	for range 2 {
 		if _, err := n.dial("", ""); err != nil {
 			t.Fatal(err)
@@ -284,12 +284,15 @@ func TestSessionsBeforeHello(t *testing.T) {
 	if _, err := n.dial("", ""); code(err) != protocol.TooManySessions {
 		t.Fatalf("the third connection: %v", err)
 	}
-	began := time.Now()
 	n.stop()
-	err := <-n.done
-	n.done <- err
-	if took := time.Since(began); err != nil || took > 8*time.Second {
-		t.Errorf("the end took %v: %v; handshakes may take 5 s", took, err)
+	select {
+	case err := <-n.done:
+		n.done <- err
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute): // handshakes may take 5 s
+		t.Fatal("the end waits for them")
 	}
 }
 

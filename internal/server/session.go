@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -50,7 +51,7 @@ type session struct {
 	mu      sync.Mutex // guards the following
 	ended   bool
 	names   map[string]registry.Release
-	ports   map[string]string   // the routes of ports, by the name that they were claimed with
+	routes  map[string]string   // what the registry knows by another name than it was claimed with: ports and private endpoints
 	domains map[string][]string // custom domains, by the name that they stand beside
 	byRight map[string]bool     // custom domains: whether the token's rights made them the session's
 	leaving *time.Timer         // calls retire; nil: it was not replaced
@@ -273,13 +274,14 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 func (s *session) routeOf(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return cmp.Or(s.ports[name], name)
+	return cmp.Or(s.routes[name], name)
 }
 
 func (s *session) unbind(name string) {
 	s.mu.Lock()
 	release := s.names[name]
 	delete(s.names, name)
+	maps.DeleteFunc(s.routes, func(_, route string) bool { return route == name })
 	domains := s.takeDomains(name)
 	s.mu.Unlock()
 	for _, release := range domains {

@@ -54,38 +54,6 @@ func echoApp(t *testing.T) string {
 	return c.LocalAddr().String()
 }
 
-// somePorts are such as are free, for TCP and UDP, and that the system gives to nobody by
-// itself.
-func somePorts(t *testing.T) server.Ports {
-	t.Helper()
-	for range 100 {
-		p := server.Ports{First: 10_000 + rand.IntN(20_000)}
-		p.Last = p.First + 9
-		if free(p) {
-			return p
-		}
-	}
-	t.Fatal("no ten ports are free")
-	return server.Ports{}
-}
-
-func free(p server.Ports) bool {
-	for port := p.First; port <= p.Last; port++ {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		udp, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			return false
-		}
-		udp.Close()
-		tcp, err := net.Listen("tcp", addr)
-		if err != nil {
-			return false
-		}
-		tcp.Close()
-	}
-	return true
-}
-
 // exposed is a client that serves target.
 type exposed struct {
 	*tunnel.Listener
@@ -159,7 +127,7 @@ func ask(t *testing.T, c net.Conn, text string) string {
 
 // Each visitor is another address to the app, the same for all of its datagrams.
 func TestUDPVisitors(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t)})
+	n := start(t, server.Config{UDPPorts: ports(t, 10)})
 	x := n.exposeUDP(echoApp(t), tunnel.Options{Name: "dns"})
 	seen := map[string]int{}
 	for i := range 20 {
@@ -181,7 +149,7 @@ func TestUDPVisitors(t *testing.T) {
 
 // Datagrams of every size come back whole, empty ones too.
 func TestUDPSizes(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t)})
+	n := start(t, server.Config{UDPPorts: ports(t, 10)})
 	v := n.exposeUDP(echoApp(t), tunnel.Options{}).visit(t)
 	got := make([]byte, 1<<16)
 	for _, size := range []int{0, 1, 2, 62, 63, 64, 511, 512, 1200, 1472, 1473, 2047, 2048, 2049, 9000, 16382, 16383, 16384, 65506, 65507} {
@@ -207,7 +175,7 @@ func TestUDPSizes(t *testing.T) {
 
 // What is sent in an order arrives in that order.
 func TestUDPOrder(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t)})
+	n := start(t, server.Config{UDPPorts: ports(t, 10)})
 	v := n.exposeUDP(echoApp(t), tunnel.Options{}).visit(t)
 	ask(t, v, "=begin")
 	last, buf := -1, make([]byte, 2000)
@@ -237,7 +205,7 @@ func TestUDPOrder(t *testing.T) {
 // The client's session is lost: the visitor's next datagrams find the new one, at the
 // same port.
 func TestUDPReconnect(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t), Hold: time.Minute})
+	n := start(t, server.Config{UDPPorts: ports(t, 10), Hold: time.Minute})
 	path := rig.NewPath(n.addr, 0, 0)
 	l, err := path.Listen("127.0.0.1:0")
 	if err != nil {
@@ -269,7 +237,7 @@ func TestUDPReconnect(t *testing.T) {
 // The same name has the same port at the next start, also from a server that started
 // again, and the ranges of TCP and UDP may be the same.
 func TestUDPSamePort(t *testing.T) {
-	ports := somePorts(t)
+	ports := ports(t, 10)
 	var urls []string
 	for range 2 {
 		n := start(t, server.Config{UDPPorts: ports, TCPPorts: ports, Auth: tokens(t, t.TempDir()+"/tokens", "secret-of-16-bytes\n")})
@@ -302,7 +270,7 @@ func TestUDPSamePort(t *testing.T) {
 
 // A port that is wanted, and has no place.
 func TestUDPRefusals(t *testing.T) {
-	ports := somePorts(t)
+	ports := ports(t, 10)
 	with := start(t, server.Config{UDPPorts: ports})
 	without := start(t, server.Config{TCPPorts: ports})
 	for name, tt := range map[string]struct {
@@ -326,7 +294,7 @@ func TestUDPRefusals(t *testing.T) {
 
 // A server that drains does not wait for its grace where visitors are quiet.
 func TestUDPServerDrains(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t), Grace: time.Hour})
+	n := start(t, server.Config{UDPPorts: ports(t, 10), Grace: time.Hour})
 	v := n.exposeUDP(echoApp(t), tunnel.Options{}).visit(t)
 	ask(t, v, "one")
 	n.stop()
@@ -340,7 +308,7 @@ func TestUDPServerDrains(t *testing.T) {
 
 // The app is not there, and comes up: nothing is to be started again.
 func TestUDPAppComesUp(t *testing.T) {
-	n := start(t, server.Config{UDPPorts: somePorts(t)})
+	n := start(t, server.Config{UDPPorts: ports(t, 10)})
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -40,6 +40,7 @@ const (
 	PortUnavailable    Code = "port_unavailable"
 	Forbidden          Code = "forbidden"
 	KindUnsupported    Code = "kind_unsupported"
+	WrongKind          Code = "wrong_kind"
 	TooManySessions    Code = "too_many_sessions"
 	TooManyNames       Code = "too_many_names"
 	Draining           Code = "draining"
@@ -79,7 +80,7 @@ type Refusal struct {
 // 500 for a code that it does not know.
 func (c Code) Status() int {
 	switch c {
-	case BadRequest, NameInvalid, DomainInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported:
+	case BadRequest, NameInvalid, DomainInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported, WrongKind:
 		return http.StatusBadRequest
 	case Unauthorized, TokenRevoked:
 		return http.StatusUnauthorized

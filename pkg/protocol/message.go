@@ -61,6 +61,9 @@ type Bind struct {
 	// Upstream makes the server's edge rewrite requests and answers so that the
 	// local app sees itself called directly. Nil leaves them as they are.
 	Upstream *Upstream `json:"upstream,omitempty"`
+	// Visitor makes the server say in [HeaderVisitor] who each request is from, of
+	// [KindHTTP]. The other kinds say it in any case.
+	Visitor bool `json:"visitor,omitempty"`
 }
 
 // Upstream is how the local app is called: the origin (RFC 6454) it believes

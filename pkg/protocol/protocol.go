@@ -28,7 +28,8 @@
 // one HTTP/1.1 connection on which the server is the HTTP client and the
 // tunnel client is the HTTP server, one request at a time, kept for the next.
 // The requests of the route's visitors come as they are; a session that bound
-// more than one name finds the name in [HeaderRoute].
+// more than one name finds the name in [HeaderRoute]. Where the bind asked for it,
+// the visitor's address is in [HeaderVisitor].
 //
 // A visitor's connection to a route of kind tcp or tls is the request
 //
@@ -52,6 +53,7 @@
 // directions, of context 0 (RFC 9297, section 3; RFC 9298, sections 4 and 5). Where the
 // target of RFC 9298 has a host and a port stands NAME: what is called is the client's
 // to say. Either end may end the stream when nothing came for a while.
+//
 // # Private endpoints
 //
 // A route that was bound as private has no public host and no port. Clients of the
@@ -62,7 +64,9 @@
 //
 // which the server answers with 200 once the other client has, and then the bytes
 // follow; or with an error that has [HeaderError]. What is another's is not told from
-// what is not there.
+// what is not there. Of kind udp it is the upgrade to connect-udp of above, a stream for
+// each of whom the client passes datagrams on for. A name of kind udp is not one of the
+// other kinds.
 //
 // # Liveness
 //
@@ -94,6 +98,11 @@ const (
 
 	// HeaderRoute carries the route's name to a session that bound several.
 	HeaderRoute = "Tunnel-Route"
+
+	// HeaderVisitor carries the visitor's ADDRESS:PORT, of IPv6 [ADDRESS]:PORT, to a
+	// client whose [Bind] asked for it. The port is 0 where a trusted proxy said who the
+	// visitor is. A field of this name that a visitor sends never gets through.
+	HeaderVisitor = "Tunnel-Visitor"
 
 	// PathUDP begins the path of a request for datagrams (RFC 9298, section 2), and
 	// UpgradeUDP is what that asks to upgrade to.

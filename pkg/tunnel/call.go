@@ -16,19 +16,20 @@ import (
 // errNotCarried says that a session takes no more connections, and another one may.
 var errNotCarried = errors.New("the session takes no more connections")
 
-// calls are a session's CONNECT requests.
+// calls are a session's requests for private endpoints.
 type calls struct {
 	once      sync.Once
 	transport proxy.Transport
 }
 
-// call asks for a connection to the private endpoint name.
-func (c *calls) call(ctx context.Context, m mux.Session, name string) (rawConn, error) {
+// call asks for a connection to the private endpoint name, or, of kind UDP, for a stream
+// of capsules.
+func (c *calls) call(ctx context.Context, m mux.Session, kind protocol.Kind, name string) (rawConn, error) {
 	c.once.Do(func() {
 		c.transport.Connect = true
 		c.transport.Dial = func(ctx context.Context) (net.Conn, error) { return m.Open(ctx) }
 	})
-	req := &http.Request{Method: http.MethodConnect, RequestURI: name, Host: name, Header: http.Header{}}
+	req, want := request(kind, name)
 	res, err := c.transport.RoundTrip(req.WithContext(ctx))
 	switch {
 	case errors.Is(err, mux.ErrReset):
@@ -38,31 +39,53 @@ func (c *calls) call(ctx context.Context, m mux.Session, name string) (rawConn, 
 	case err != nil:
 		return nil, err
 	}
-	if stream, ok := res.Body.(rawConn); ok && res.StatusCode == http.StatusOK {
+	if stream, ok := res.Body.(rawConn); ok && res.StatusCode == want {
 		return stream, nil
 	}
 	res.Body.Close()
-	switch code := protocol.Code(res.Header.Get(protocol.HeaderError)); code {
-	case "":
-	case protocol.Draining:
+	switch code := protocol.Code(res.Header.Get(protocol.HeaderError)); {
+	case code == protocol.Draining:
 		return nil, errNotCarried
-	default:
+	case code == protocol.BadRequest && kind == protocol.KindUDP:
+		return nil, &protocol.Error{Code: protocol.KindUnsupported} // it knows CONNECT alone
+	case code != "":
 		return nil, &protocol.Error{Code: code}
 	}
-	return nil, fmt.Errorf("the server answered CONNECT with status %d", res.StatusCode)
+	return nil, fmt.Errorf("the server answered %s with status %d", req.Method, res.StatusCode)
+}
+
+// request is what asks for an endpoint, and the status that says yes.
+func request(kind protocol.Kind, name string) (req *http.Request, want int) {
+	if kind == protocol.KindUDP {
+		return &http.Request{Method: http.MethodGet, RequestURI: protocol.PathUDP + name + "/0/", Host: name, Header: http.Header{
+			"Connection": {"Upgrade"}, "Upgrade": {protocol.UpgradeUDP}, "Capsule-Protocol": {"?1"},
+		}}, http.StatusSwitchingProtocols
+	}
+	return &http.Request{Method: http.MethodConnect, RequestURI: name, Host: name, Header: http.Header{}}, http.StatusOK
 }
 
 // reasonOf is what a refused connection says of a code.
-func reasonOf(code protocol.Code) (cause, hint string) {
+func reasonOf(kind protocol.Kind, code protocol.Code) (cause, hint string) {
+	udp := kind == protocol.KindUDP
 	switch code {
 	case protocol.NameUnknown:
-		return "no client of this token has claimed it", "start one: tunnel-client tcp TARGET --private --name NAME, with the same token"
+		return "no client of this token has claimed it", "start one: tunnel-client " + string(kind) + " TARGET --private --name NAME, with the same token"
+	case protocol.WrongKind:
+		if udp {
+			return "it is not of kind udp", "connect to it without --udp"
+		}
+		return "it is of kind udp", "use tunnel-client connect NAME --udp"
+	case protocol.KindUnsupported:
+		return "this server has no private endpoints of kind " + string(kind), "its operator may want a newer tunnel-server"
+	case protocol.AppRefused:
+		if udp {
+			return "its client cannot send to its target", "correct the target of its client"
+		}
+		return "nothing accepts connections at its target", "start the app there, or correct the target of its client"
 	case protocol.ClientOffline:
 		return "its client lost its connection and is not back yet", "look whether it runs and reaches the server"
 	case protocol.SessionLost:
 		return "its client's connection broke", "try again"
-	case protocol.AppRefused:
-		return "nothing accepts connections at its target", "start the app there, or correct the target of its client"
 	case protocol.AppTimeout:
 		return "its app does not answer", "look what the app waits for"
 	case protocol.AppBadResponse:
@@ -78,13 +101,13 @@ func reasonOf(code protocol.Code) (cause, hint string) {
 }
 
 // callError is what Dial returns.
-func callError(ctx context.Context, name string, err error) error {
+func callError(ctx context.Context, kind protocol.Kind, name string, err error) error {
 	var said *protocol.Error
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &said):
-		cause, hint := reasonOf(said.Code)
+		cause, hint := reasonOf(kind, said.Code)
 		return &protocol.Error{Code: said.Code, Message: "private:" + name + ": " + cause, Hint: hint}
 	}
 	return fmt.Errorf("private:%s: %w", name, err)

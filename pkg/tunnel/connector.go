@@ -74,7 +74,19 @@ func (c *Client) Connect(ctx context.Context, o ConnectOptions) (*Connector, err
 // The error is a [*protocol.Error] where the server or the other client said no, such as
 // [protocol.NameUnknown], [protocol.ClientOffline] or [protocol.AppRefused]; or it is
 // ctx's; or it says why the connector has ended, and wraps net.ErrClosed after Close.
+//
+// An endpoint of kind UDP has names of its own, see DialUDP: that one is there, and no
+// other, has [protocol.WrongKind].
 func (d *Connector) Dial(ctx context.Context, name string) (net.Conn, error) {
+	c, err := d.dial(ctx, protocol.KindTCP, name)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// dial is Dial, and DialCapsules of kind UDP.
+func (d *Connector) dial(ctx context.Context, kind protocol.Kind, name string) (*conn, error) {
 	if err := protocol.CheckName(name); err != nil {
 		return nil, err
 	}
@@ -83,13 +95,13 @@ func (d *Connector) Dial(ctx context.Context, name string) (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		stream, err := c.calls.call(ctx, c.mux, name)
+		stream, err := c.calls.call(ctx, c.mux, kind, name)
 		if err == nil {
 			return &conn{rawConn: stream, remote: addr("private:" + name), release: sync.OnceFunc(func() { d.release(c) })}, nil
 		}
 		d.release(c)
 		if ctx.Err() != nil || !errors.Is(err, errNotCarried) {
-			return nil, callError(ctx, name, err)
+			return nil, callError(ctx, kind, name, err)
 		}
 		d.leave(c) // nothing of the caller's has left: it may go by another session
 	}

@@ -37,3 +37,18 @@ func ExampleClient_Connect() {
 	body, err := io.ReadAll(res.Body)
 	fmt.Println(string(body), err)
 }
+
+// The DNS server that another client has claimed as the private endpoint "dns", of kind
+// UDP.
+func ExampleConnector_DialUDP() {
+	c := &tunnel.Client{Server: "https://tunnel.example.com", Token: "…"}
+	d, err := c.Connect(context.Background(), tunnel.ConnectOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer d.Close()
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return d.DialUDP(ctx, "dns")
+	}}
+	fmt.Println(r.LookupHost(context.Background(), "db.internal.example"))
+}

@@ -48,7 +48,7 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	l.serve = l.accept
 	l.bind = &protocol.Bind{
 		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
-		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream,
+		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream, Visitor: o.Visitor,
 	}
 	s, err := l.first(ctx, o.Retry)
 	if err != nil {

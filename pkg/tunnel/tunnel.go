@@ -98,9 +98,13 @@ type Options struct {
 	// [protocol.Forbidden], names the record. Either all are claimed or nothing is.
 	Domains []string
 	// Private makes an endpoint that only clients with the same token reach, see
-	// [Client.Connect]. Its connections come as CONNECT requests, also of kind HTTP; its
-	// URL is "private:" and the name.
+	// [Client.Connect]. It is of kind HTTP, TCP or UDP. Its connections come as CONNECT
+	// requests, also of kind HTTP; its URL is "private:" and the name.
 	Private bool
+	// Visitor makes requests of kind HTTP say who they are from, ADDRESS:PORT, in
+	// [protocol.HeaderVisitor]. Port is 0 where a proxy in front of the server said so. The
+	// field is missing where it is not known, and nobody but the server can set it.
+	Visitor bool
 	// Retry makes Listen keep trying, until its context ends, where the server
 	// can't be reached at first or has no room.
 	Retry bool

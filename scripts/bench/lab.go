@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,10 @@ type lab struct {
 	dir  string // temporary; logs and peers' configuration
 	home *site  // of the app
 	app  string // its HOST:PORT
+
+	secureApp string // the same app over TLS and QUIC
+	rawApp    string // the app without HTTP, over TCP and UDP
+	certs     folder // with the certificate of the app, the hops and the servers
 }
 
 // newLab starts the app. Call close in the end.
@@ -34,19 +39,29 @@ func newLab(ctx context.Context, bin string) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{ctx: ctx, self: self, bin: bin, dir: dir}
+	l := &lab{ctx: ctx, self: self, bin: bin, dir: dir, certs: folder(filepath.Join(dir, "certs"))}
 	l.home = l.newSite()
-	if l.app, err = l.home.FreePort(); err == nil {
-		_, err = l.home.Start(l.role("app", l.app))
-	}
-	if err == nil {
-		err = l.home.Listening(l.app)
-	}
-	if err != nil {
+	if err := l.startApp(); err != nil {
 		l.close()
 		return nil, fmt.Errorf("start the app: %w", err)
 	}
 	return l, nil
+}
+
+// startApp starts it and returns when it listens.
+func (l *lab) startApp() error {
+	if err := l.certs.makeCertificate(); err != nil {
+		return err
+	}
+	at, err := l.home.FreePorts(3)
+	if err != nil {
+		return err
+	}
+	l.app, l.secureApp, l.rawApp = at[0], at[1], at[2]
+	if _, err := l.home.Start(l.role("app", l.app, l.secureApp, l.rawApp, string(l.certs))); err != nil {
+		return err
+	}
+	return errors.Join(l.home.Listening(l.app), l.home.Listening(l.secureApp), l.home.Listening(l.rawApp))
 }
 
 // close ends the app and removes the files.

@@ -15,12 +15,19 @@ import (
 	"github.com/revtun/tunnel/internal/rig"
 )
 
-// A load is many visitors with a connection each, that make the small request again and again.
+// A load is many visitors that make a small exchange each, again and again.
 type load struct {
-	addr, host    string
-	conns         int
+	addr, host    string                                   // of visitors over plain HTTP/1.1
+	dial          func(deadline time.Time) (caller, error) // other visitors, if set
+	conns         int                                      // visitors
 	warm, measure time.Duration
 	mark          func() // called when measuring begins and ends, if set
+}
+
+// A caller is a visitor that makes one small exchange at a time, and checks what comes back.
+type caller interface {
+	small() error
+	close()
 }
 
 // loadResult is what a load got between the two marks.
@@ -42,11 +49,13 @@ func (l *load) run() (*loadResult, error) {
 	results := make([]*histogram, l.conns)
 	errs := make([]error, l.conns)
 	deadline := time.Now().Add(l.warm + l.measure + patience)
-	var all sync.WaitGroup
+	var all, served sync.WaitGroup
+	served.Add(l.conns)
 	for i := range l.conns {
 		results[i] = &histogram{}
-		all.Go(func() { errs[i] = l.visit(&phase, results[i], deadline) })
+		all.Go(func() { errs[i] = l.visit(&phase, results[i], deadline, sync.OnceFunc(served.Done)) })
 	}
+	served.Wait() // connecting is not what is measured
 	time.Sleep(l.warm)
 	l.marked()
 	start := time.Now()
@@ -83,9 +92,11 @@ func first(err error) error {
 	return fmt.Errorf("%s (and more)", line)
 }
 
-// visit is one connection, until phase is over.
-func (l *load) visit(phase *atomic.Int32, h *histogram, deadline time.Time) error {
-	v, err := dialVisitor(l.addr, l.host, deadline)
+// visit is one visitor, until phase is over. It calls served after its first answer, or when there is
+// none.
+func (l *load) visit(phase *atomic.Int32, h *histogram, deadline time.Time, served func()) error {
+	defer served()
+	v, err := l.caller(deadline)
 	if err != nil {
 		return err
 	}
@@ -95,6 +106,7 @@ func (l *load) visit(phase *atomic.Int32, h *histogram, deadline time.Time) erro
 		if err := v.small(); err != nil {
 			return err
 		}
+		served()
 		now := time.Now()
 		switch phase.Load() {
 		case measuring:
@@ -104,6 +116,13 @@ func (l *load) visit(phase *atomic.Int32, h *histogram, deadline time.Time) erro
 		}
 		last = now
 	}
+}
+
+func (l *load) caller(deadline time.Time) (caller, error) {
+	if l.dial != nil {
+		return l.dial(deadline)
+	}
+	return dialVisitor(l.addr, l.host, deadline)
 }
 
 // A visitor is a connection that makes the small request.
@@ -119,11 +138,15 @@ func dialVisitor(addr, host string, deadline time.Time) (*visitor, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newVisitor(c, host), c.SetDeadline(deadline)
+}
+
+func newVisitor(c net.Conn, host string) *visitor {
 	return &visitor{
 		conn:    c,
 		request: []byte("GET /small HTTP/1.1\r\nHost: " + host + "\r\n\r\n"),
 		buf:     make([]byte, 4096),
-	}, c.SetDeadline(deadline)
+	}
 }
 
 func (v *visitor) close() { v.conn.Close() }

@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	quickLimit = 5 * time.Minute  // a quick run takes three on a quiet machine
-	fullLimit  = 25 * time.Minute // rows that are not reached by then are left out, and said so
+	quickLimit = 8 * time.Minute  // a quick run takes four on a quiet machine
+	fullLimit  = 40 * time.Minute // rows that are not reached by then are left out, and said so
 )
 
 func main() {
@@ -132,7 +132,7 @@ func usage(w io.Writer) {
 Measures on loopback and prints medians, the ratio to the yardstick of the same run, and the spread.
 See docs/performance.md for what the columns mean.
 
-  --quick      few short rounds, about three minutes in all; without it up to 25 minutes
+  --quick      few short rounds, about four minutes in all; without it up to 40 minutes
   --rounds N   rounds of each row, in place of the row's own number
   --variants   only these, and the yardsticks
   --json FILE  writes every sample

@@ -24,7 +24,7 @@ func TestParseOptions(t *testing.T) {
 		t.Errorf("--help gives %v", err)
 	}
 	_, err = parseOptions([]string{"smal"})
-	if err == nil || !strings.Contains(err.Error(), "small, bulk, path") {
+	if err == nil || !strings.Contains(err.Error(), "small, bulk, tls, h2, h3, tcp, udp, path") {
 		t.Errorf("an unknown row gives %v", err)
 	}
 	if _, err := parseOptions([]string{"--variants", "nobody"}); err == nil {

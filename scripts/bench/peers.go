@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/revtun/tunnel/internal/rig"
 )
@@ -15,13 +16,19 @@ func peers() []variant {
 	return []variant{
 		{name: "frp http", needs: frp, plan: planFRP("http"),
 			about: "proxy of type http; by default TLS to the server and one multiplexed connection"},
-		{name: "frp tcp", needs: frp, plan: planFRP("tcp"),
+		{name: "frp tcp", needs: frp, plan: planFRP("tcp"), raw: true,
 			about: "proxy of type tcp, no HTTP; by default TLS and one multiplexed connection"},
-		{name: "chisel", needs: []string{"chisel"}, plan: planChisel,
-			about: "a reverse TCP remote, no HTTP; SSH over one WebSocket"},
+		{name: "frp https", needs: frp, speaks: []string{http1TLS, http2TLS},
+			secure: func(s *site) (*plan, error) { return planFRP("https")(s, s.secureApp) },
+			about:  "proxy of type https: the app ends TLS; by default TLS and one multiplexed connection"},
+		{name: "frp udp", needs: frp, datagrams: planFRP("udp"),
+			about: "proxy of type udp; by default TLS and one multiplexed connection"},
+		{name: "chisel", needs: []string{"chisel"}, plan: planChisel(""), raw: true, datagrams: planChisel("/udp"),
+			about: "a reverse TCP or UDP remote, no HTTP; SSH over one WebSocket"},
 		{name: "piko", needs: []string{"piko"}, plan: planPiko,
 			about: "agent http; by default no TLS, yamux over WebSocket, an access log on both sides"},
 		{name: "sish", needs: []string{"sish", "ssh"}, plan: planSish,
+			secure: planSishSecure, speaks: []string{http1TLS, http2TLS},
 			about: "ssh -R of OpenSSH; no authentication, names as asked for, no DNS checks"},
 	}
 }
@@ -37,10 +44,10 @@ func planFRP(kind string) func(*site, string) (*plan, error) {
 		p := &plan{visit: public, host: public, control: control}
 		server := fmt.Sprintf("bindAddr = \"127.0.0.1\"\nproxyBindAddr = \"127.0.0.1\"\nbindPort = %s\n", port(control))
 		route := "remotePort = " + port(public)
-		if kind == "http" {
-			p.host = "bench.localhost"
-			server += fmt.Sprintf("vhostHTTPPort = %s\n", port(public))
-			route = `customDomains = ["bench.localhost"]`
+		if kind == "http" || kind == "https" {
+			p.host = benchHost
+			server += fmt.Sprintf("vhost%sPort = %s\n", strings.ToUpper(kind), port(public))
+			route = fmt.Sprintf("customDomains = [%q]", benchHost)
 		}
 		file, err := s.file("frps.*.toml", server)
 		if err != nil {
@@ -60,18 +67,21 @@ func planFRP(kind string) func(*site, string) (*plan, error) {
 	}
 }
 
-func planChisel(s *site, app string) (*plan, error) {
-	at, err := s.FreePorts(2)
-	if err != nil {
-		return nil, err
+// planChisel plans chisel with one remote; kind is "" for TCP, or "/udp".
+func planChisel(kind string) func(*site, string) (*plan, error) {
+	return func(s *site, app string) (*plan, error) {
+		at, err := s.FreePorts(2)
+		if err != nil {
+			return nil, err
+		}
+		return &plan{
+			visit: at[1], host: at[1], control: at[0],
+			server: program("chisel", "server", "--host", "127.0.0.1", "--port", port(at[0]), "--reverse"),
+			client: func(control string) rig.Command {
+				return program("chisel", "client", "http://"+control, "R:"+at[1]+":"+app+kind)
+			},
+		}, nil
 	}
-	return &plan{
-		visit: at[1], host: at[1], control: at[0],
-		server: program("chisel", "server", "--host", "127.0.0.1", "--port", port(at[0]), "--reverse"),
-		client: func(control string) rig.Command {
-			return program("chisel", "client", "http://"+control, "R:"+at[1]+":"+app)
-		},
-	}, nil
 }
 
 func planPiko(s *site, app string) (*plan, error) {
@@ -80,7 +90,7 @@ func planPiko(s *site, app string) (*plan, error) {
 		return nil, err
 	}
 	return &plan{
-		visit: at[0], host: "bench.localhost", control: at[1],
+		visit: at[0], host: benchHost, control: at[1],
 		server: program("piko", "server", "--proxy.bind-addr", at[0], "--upstream.bind-addr", at[1],
 			"--admin.bind-addr", at[2], "--cluster.gossip.bind-addr", at[3]),
 		client: func(control string) rig.Command {
@@ -88,6 +98,20 @@ func planPiko(s *site, app string) (*plan, error) {
 				"--connect.url", "http://"+control, "--server.bind-addr", at[4])
 		},
 	}, nil
+}
+
+// planSishSecure is planSish with HTTPS for visitors.
+func planSishSecure(s *site) (*plan, error) {
+	p, err := planSish(s, s.app)
+	if err != nil {
+		return nil, err
+	}
+	if p.visit, err = s.FreePort(); err != nil {
+		return nil, err
+	}
+	p.server.Args = append(p.server.Args, "--https", "--https-address", p.visit,
+		"--https-certificate-directory", string(s.certs))
+	return p, nil
 }
 
 func planSish(s *site, app string) (*plan, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,44 +16,44 @@ import (
 	"github.com/revtun/tunnel/internal/rig"
 )
 
-// playRole is a child process: "app LISTEN", "relay LISTEN TARGET", "proxy LISTEN TARGET",
-// "plain-proxy LISTEN TARGET", "path LISTEN TARGET ROUNDTRIP BYTES-A-SECOND" or "idle SERVER COUNT". It ends when its standard input does.
+// playRole is a child process that ends when its standard input does: a role and its arguments.
 func playRole(args []string) error {
 	go rig.ExitWithParent()
-	if len(args) < 2 {
+	play := map[string]struct {
+		args int
+		role func(a []string) error
+	}{
+		"app":          {4, func(a []string) error { return serveApp(a[0], a[1], a[2], folder(a[3])) }},   // PLAIN SECURE RAW CERTIFICATES
+		"relay":        {2, serveRelay},                                                                   // LISTEN TARGET
+		"udp-relay":    {2, func(a []string) error { return serveDatagramRelay(a[0], a[1]) }},             // LISTEN TARGET
+		"proxy":        {2, func(a []string) error { return serveProxy(a, &bufferPool{}) }},               // LISTEN TARGET
+		"plain-proxy":  {2, func(a []string) error { return serveProxy(a, nil) }},                         // LISTEN TARGET
+		"secure-proxy": {3, func(a []string) error { return serveSecureProxy(a[0], a[1], folder(a[2])) }}, // LISTEN URL CERTIFICATES
+		"path":         {4, servePath},                                                                    // LISTEN TARGET ROUNDTRIP BYTES-A-SECOND
+		"idle":         {2, holdIdle},                                                                     // SERVER COUNT
+	}
+	if len(args) == 0 {
 		return errors.New("want a role and its arguments")
 	}
-	switch {
-	case args[0] == "idle":
-		return holdIdle(args[1:])
-	case args[0] == "path" && len(args) == 5:
-		return servePath(args[1:])
+	p, known := play[args[0]]
+	if !known || len(args) != 1+p.args {
+		return fmt.Errorf("unknown role %q", args)
 	}
-	l, err := net.Listen("tcp", args[1])
-	if err != nil {
-		return err
-	}
-	switch {
-	case args[0] == "app":
-		return http.Serve(l, rig.NewPlainApp())
-	case args[0] == "relay" && len(args) == 3:
-		return serveRelay(l, args[2])
-	case args[0] == "proxy" && len(args) == 3:
-		return serveProxy(l, args[2], &bufferPool{})
-	case args[0] == "plain-proxy" && len(args) == 3:
-		return serveProxy(l, args[2], nil)
-	}
-	return fmt.Errorf("unknown role %q", args)
+	return p.role(args[1:])
 }
 
 // serveRelay is the relay hop: bytes are copied as io.Copy does it, which on Linux is splice(2).
-func serveRelay(l net.Listener, target string) error {
+func serveRelay(args []string) error {
+	l, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go relay(c, target)
+		go relay(c, args[1])
 	}
 }
 
@@ -83,17 +84,30 @@ func copyHalf(dst, src net.Conn) {
 	_ = dst.(*net.TCPConn).CloseWrite()
 }
 
-// serveProxy is the proxy hop: the standard library's, with connections kept, and copy buffers where
-// there is a pool for them.
-func serveProxy(l net.Listener, target string, pool httputil.BufferPool) error {
-	return http.Serve(l, &httputil.ReverseProxy{
+// serveProxy is the proxy hop.
+func serveProxy(args []string, pool httputil.BufferPool) error {
+	h, err := proxyHandler("http://"+args[1], pool, nil)
+	if err != nil {
+		return err
+	}
+	return http.ListenAndServe(args[0], h)
+}
+
+// proxyHandler is the standard library's proxy, with connections kept, and copy buffers where there is
+// a pool for them.
+func proxyHandler(target string, pool httputil.BufferPool, trust *tls.Config) (http.Handler, error) {
+	to, err := url.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: target})
+			r.SetURL(to)
 			r.SetXForwarded()
 		},
-		Transport:  &http.Transport{MaxIdleConnsPerHost: 4096, DisableCompression: true},
+		Transport:  &http.Transport{MaxIdleConnsPerHost: 4096, DisableCompression: true, TLSClientConfig: trust},
 		BufferPool: pool,
-	})
+	}, nil
 }
 
 // A bufferPool keeps the proxy's copy buffers. Without one it allocates 32 KiB for each answer, and

@@ -25,7 +25,9 @@ type metric struct {
 
 // rows are all rows, in the order in which they run.
 func rows() []row {
-	return []row{smallRow(), bulkRow(), pathRow(), hangRow(), stalledRow(), startRow(), recoverRow(), idleRow()}
+	return slices.Concat([]row{smallRow(), bulkRow()}, secureRows(), []row{
+		tcpRow(), udpRow(), pathRow(), hangRow(), stalledRow(), startRow(), recoverRow(), idleRow(),
+	})
 }
 
 // A run is one call of the program.
@@ -87,13 +89,13 @@ func (e *caseError) Error() string { return e.kase + ": " + e.err.Error() }
 
 func (e *caseError) Unwrap() error { return e.err }
 
-// all fits every variant.
-func all(variant) bool { return true }
+// plain fits every variant that carries HTTP as it is.
+func plain(v variant) bool { return v.plan != nil }
 
-// tunnels fits what has a server and a client: ours and the peers.
-func tunnels(v variant) bool { return !v.hop }
+// tunnels fits those that have a server and a client: ours and the peers.
+func tunnels(v variant) bool { return plain(v) && !v.hop }
 
 // one of the named variants, or a tunnel.
 func orTunnel(names ...string) func(variant) bool {
-	return func(v variant) bool { return !v.hop || slices.Contains(names, v.name) }
+	return func(v variant) bool { return tunnels(v) || slices.Contains(names, v.name) }
 }

@@ -19,7 +19,7 @@ func smallRow() row {
 		about:   "13-byte answers on kept connections, at 1, 16, 64 and 256 connections",
 		metrics: []metric{{perSecond, 0, oneProxy}, {p50, 0, oneProxy}, {p99, 0, oneProxy}, {cpuRequest, 1, oneProxy}},
 		measure: func(r *run, row row) {
-			r.each(row, pick(r, 2, 5), all, func(s *site, v variant) error { return r.small(row, s, v) })
+			r.each(row, pick(r, 2, 5), plain, func(s *site, v variant) error { return r.small(row, s, v) })
 		},
 	}
 }
@@ -31,26 +31,35 @@ func (r *run) small(row row, s *site, v variant) error {
 		return err
 	}
 	for _, conns := range []int{1, 16, 64, 256} {
-		kase := connections(conns)
-		var marks []time.Duration
-		l := &load{
-			addr: t.visit, host: t.host, conns: conns,
-			warm:    pick(r, 100*time.Millisecond, 300*time.Millisecond),
-			measure: pick(r, 300*time.Millisecond, 1200*time.Millisecond),
-			mark:    func() { marks = append(marks, t.cpu()) },
+		l := &load{addr: t.visit, host: t.host, conns: conns, measure: pick(r, 300*time.Millisecond, 1200*time.Millisecond)}
+		if err := r.smallCase(cell{row.name, connections(conns), v.name, ""}, t, l); err != nil {
+			return err
 		}
-		got, err := l.run()
-		if err != nil {
-			return &caseError{kase, err}
-		}
-		n := float64(got.latency.total)
-		add := func(metric string, value float64) { r.store.add(row.name, kase, v.name, metric, value) }
-		add(perSecond, n/got.elapsed.Seconds())
-		add(p50, micro(got.latency.quantile(0.50)))
-		add(p99, micro(got.latency.quantile(0.99)))
-		add(cpuRequest, micro(marks[1]-marks[0])/n)
 	}
 	return t.check()
+}
+
+// smallCase makes the load on t and stores its figures under line.
+func (r *run) smallCase(line cell, t *tunnel, l *load) error {
+	var marks []time.Duration
+	l.warm = pick(r, 100*time.Millisecond, 300*time.Millisecond)
+	l.mark = func() { marks = append(marks, t.cpu()) }
+	got, err := l.run()
+	if err != nil {
+		return &caseError{line.kase, err}
+	}
+	r.store.figures(line, got, marks[1]-marks[0])
+	return nil
+}
+
+// figures stores what a load of small exchanges got and the CPU time that it cost.
+func (s *store) figures(line cell, got *loadResult, cpu time.Duration) {
+	n := float64(got.latency.total)
+	add := func(metric string, value float64) { s.add(line.row, line.kase, line.variant, metric, value) }
+	add(perSecond, n/got.elapsed.Seconds())
+	add(p50, micro(got.latency.quantile(0.50)))
+	add(p99, micro(got.latency.quantile(0.99)))
+	add(cpuRequest, micro(cpu)/n)
 }
 
 // connections is the name of small's case with n connections.

@@ -14,20 +14,51 @@ import (
 func (s *store) print(w io.Writer, row row) {
 	fmt.Fprintf(w, "\n## %s\n\n%s. Each cell: median%s (smallest–largest).\n\n",
 		row.name, capital(row.about), yardstick(row))
+	cases := s.cases[row.name]
+	if len(cases) == 0 {
+		fmt.Fprintln(w, "Nothing was measured.")
+		return
+	}
+	for len(cases) > 0 {
+		shown, n := row, 1
+		shown.metrics = s.columns(row, cases[0])
+		for n < len(cases) && slices.Equal(s.columns(row, cases[n]), shown.metrics) {
+			n++
+		}
+		s.printCases(w, shown, cases[:n])
+		cases = cases[n:]
+		if len(cases) > 0 {
+			fmt.Fprintln(w)
+		}
+	}
+	s.printFailures(w, row)
+}
+
+// columns are the metrics of row that a case has; all where it failed with every variant.
+func (s *store) columns(row row, kase string) []metric {
+	columns := slices.DeleteFunc(slices.Clone(row.metrics), func(m metric) bool {
+		return !slices.ContainsFunc(variantNames(), func(variant string) bool {
+			return len(s.samples[cell{row.name, kase, variant, m.name}]) > 0
+		})
+	})
+	if len(columns) == 0 {
+		return row.metrics
+	}
+	return columns
+}
+
+// printCases writes one table.
+func (s *store) printCases(w io.Writer, row row, cases []string) {
 	lines := [][]string{{"case", "variant"}}
 	for _, m := range row.metrics {
 		lines[0] = append(lines[0], m.name)
 	}
-	for _, kase := range s.cases[row.name] {
+	for _, kase := range cases {
 		for _, name := range variantNames() {
 			if line := s.line(row, kase, name); line != nil {
 				lines = append(lines, line)
 			}
 		}
-	}
-	if len(lines) == 1 {
-		fmt.Fprintln(w, "Nothing was measured.")
-		return
 	}
 	if !slices.ContainsFunc(lines[1:], func(l []string) bool { return l[0] != "" }) {
 		for i := range lines {
@@ -35,7 +66,6 @@ func (s *store) print(w io.Writer, row row) {
 		}
 	}
 	writeTable(w, lines)
-	s.printFailures(w, row)
 }
 
 // yardstick says what the ratios of a row are to, "" where it has none.

@@ -12,6 +12,8 @@ type tunnel struct {
 	*plan
 	site           *site
 	server, client *rig.Proc // nil where the variant has none
+	// probe makes one small exchange with the app; nil: over plain HTTP/1.1.
+	probe func(deadline time.Time) error
 }
 
 // open starts v and waits until a visitor gets the app's answer through it. via, if not nil, starts a
@@ -23,22 +25,26 @@ func (s *site) open(v variant, via func(to string) (string, error)) (*tunnel, er
 		return nil, err
 	}
 	t := &tunnel{plan: p, site: s}
-	if err := t.startServer(); err != nil {
-		return nil, err
-	}
+	return t, t.open(via)
+}
+
+// open starts what is planned.
+func (t *tunnel) open(via func(to string) (string, error)) error {
+	err := t.startServer()
 	switch {
-	case via != nil && p.client == nil:
-		p.visit, err = via(p.visit)
-	case via != nil:
-		p.control, err = via(p.control)
+	case err != nil || via == nil:
+	case t.plan.client == nil:
+		t.visit, err = via(t.visit)
+	default:
+		t.control, err = via(t.control)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := t.startClient(); err != nil {
-		return nil, err
+		return err
 	}
-	return t, t.answers(5*time.Millisecond, patience)
+	return t.answers(5*time.Millisecond, patience)
 }
 
 // startServer starts the server and returns when it takes connections.
@@ -50,10 +56,13 @@ func (t *tunnel) startServer() error {
 	if t.server, err = t.site.Start(t.plan.server); err != nil {
 		return err
 	}
-	if t.control == "" {
-		return t.site.Listening(t.visit)
+	switch {
+	case t.control != "":
+		return t.site.Listening(t.control)
+	case t.datagrams:
+		return nil // nothing tells but an answer
 	}
-	return t.site.Listening(t.control)
+	return t.site.Listening(t.visit)
 }
 
 // startClient starts the client and does not wait for it.
@@ -71,6 +80,9 @@ func (t *tunnel) startClient() error {
 func (t *tunnel) answers(pause, limit time.Duration) error {
 	const question = time.Second
 	return t.site.Until(limit, pause, func() error {
+		if t.probe != nil {
+			return t.probe(time.Now().Add(question))
+		}
 		v, err := dialVisitor(t.visit, t.host, time.Now().Add(question))
 		if err != nil {
 			return err

@@ -17,7 +17,10 @@ const (
 	plainProxy    = "proxy hop, no pool"
 	ours          = "tunnel"
 	oursWebSocket = "tunnel websocket"
-	oursTCP       = "tunnel tcp"       // to come
+	oursTCP       = "tunnel tcp"
+	oursTLS       = "tunnel tls"
+	oursTerminate = "tunnel tls end"
+	oursUDP       = "tunnel udp"
 	oursInspected = "tunnel inspected" // to come
 )
 
@@ -27,7 +30,13 @@ type variant struct {
 	about string   // with the defaults that it is measured with
 	needs []string // programs on PATH
 	hop   bool     // a yardstick: no tunnel, so neither idle, hanging nor recovering
-	plan  func(s *site, app string) (*plan, error)
+
+	// Each plan is nil where there is none, and the rows that need it leave the variant out.
+	plan      func(s *site, app string) (*plan, error) // for visitors over TCP, HTTP in most rows
+	raw       bool                                     // plan carries any TCP
+	secure    func(s *site) (*plan, error)             // for visitors over TLS and QUIC
+	speaks    []string                                 // versions of HTTP that secure is for
+	datagrams func(s *site, app string) (*plan, error) // for visitors over UDP
 }
 
 // A plan says how a variant is started and where visitors find the app behind it.
@@ -36,20 +45,48 @@ type plan struct {
 	control     string // HOST:PORT that the client connects to; "" where nothing waits for a client
 	server      rig.Command
 	client      func(control string) rig.Command // nil: there is none
+	datagrams   bool                             // visit is a port of UDP
 }
 
 // variants are all that can be measured, the yardsticks first.
 func variants() []variant {
-	return append([]variant{
-		{name: direct, about: "the visitor calls the app", hop: true, plan: planDirect},
-		{name: oneRelay, about: "a process that copies bytes with io.Copy, which is splice(2)", hop: true, plan: hops("relay", 1)},
-		{name: twoRelays, about: "two of them in a row", hop: true, plan: hops("relay", 2)},
-		{name: plainProxy, about: "httputil.ReverseProxy with kept connections", hop: true, plan: hops("plain-proxy", 1)},
-		{name: oneProxy, about: "the same with a pool of copy buffers", hop: true, plan: hops("proxy", 1)},
-		{name: twoProxies, about: "two of them in a row", hop: true, plan: hops("proxy", 2)},
-		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name", plan: planOurs()},
+	return slices.Concat(yardsticks(), tunnelVariants(), peers())
+}
+
+func yardsticks() []variant {
+	every, overTCP := []string{http1TLS, http2TLS, http3UDP}, []string{http1TLS, http2TLS}
+	vs := []variant{
+		{name: direct, about: "the visitor calls the app", plan: planDirect, raw: true,
+			secure: planSecureDirect, speaks: every, datagrams: planDirect},
+		{name: oneRelay, about: "a process that copies bytes with io.Copy, which is splice(2); of UDP with a socket for each visitor",
+			plan: hops("relay", 1), raw: true, datagrams: hops("udp-relay", 1)},
+		{name: twoRelays, about: "two of them in a row; before an app that ends TLS itself",
+			plan: hops("relay", 2), raw: true, secure: planSecureRelays(2), speaks: overTCP, datagrams: hops("udp-relay", 2)},
+		{name: plainProxy, about: "httputil.ReverseProxy with kept connections", plan: hops("plain-proxy", 1)},
+		{name: oneProxy, about: "the same with a pool of copy buffers; for TLS, HTTP/2 and HTTP/3 it ends TLS and calls the app without it",
+			plan: hops("proxy", 1), secure: planSecureProxies(1), speaks: every},
+		{name: twoProxies, about: "two of them in a row, where visitors come by TLS with TLS between the two",
+			plan: hops("proxy", 2), secure: planSecureProxies(2), speaks: every},
+	}
+	for i := range vs {
+		vs[i].hop = true
+	}
+	return vs
+}
+
+func tunnelVariants() []variant {
+	return []variant{
+		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name; " +
+			"where visitors come by TLS, the client does too",
+			plan: planOurs(), secure: planOursSecure(oursSecureHTTP), speaks: []string{http1TLS, http2TLS, http3UDP}},
 		{name: oursWebSocket, about: "the same with --transport websocket", plan: planOurs("--transport", "websocket")},
-	}, peers()...)
+		{name: oursTCP, about: "tunnel-client tcp PORT, no HTTP", plan: planOursPort("tcp"), raw: true},
+		{name: oursTLS, about: "tunnel-client tls PORT, the app ends TLS; the client comes by TLS, too",
+			secure: planOursSecure(oursSecureTLS), speaks: []string{http1TLS, http2TLS}},
+		{name: oursTerminate, about: "the same with --terminate: the client ends TLS",
+			secure: planOursSecure(oursSecureTerminate), speaks: []string{http1TLS}},
+		{name: oursUDP, about: "tunnel-client udp PORT", datagrams: planOursPort("udp")},
+	}
 }
 
 func variantNames() []string {
@@ -119,11 +156,29 @@ func planOurs(flags ...string) func(*site, string) (*plan, error) {
 			return nil, err
 		}
 		return &plan{
-			visit: at, host: "bench.localhost", control: at,
+			visit: at, host: benchHost, control: at,
 			server: s.ours("tunnel-server", "serve", "--listen", at),
 			client: func(control string) rig.Command {
 				args := append([]string{"http", app, "--name", "bench", "--server", "http://" + control}, flags...)
 				return s.ours("tunnel-client", args...)
+			},
+		}, nil
+	}
+}
+
+// planOursPort plans tunnel-server with one port for connections or datagrams.
+func planOursPort(kind string) func(*site, string) (*plan, error) {
+	return func(s *site, app string) (*plan, error) {
+		at, err := s.FreePorts(2)
+		if err != nil {
+			return nil, err
+		}
+		public := port(at[1])
+		return &plan{
+			visit: at[1], host: at[1], control: at[0],
+			server: s.ours("tunnel-server", "serve", "--listen", at[0], "--"+kind+"-ports", public+"-"+public),
+			client: func(control string) rig.Command {
+				return s.ours("tunnel-client", kind, app, "--name", "bench", "--remote-port", public, "--server", "http://"+control)
 			},
 		}, nil
 	}

@@ -36,7 +36,7 @@ const longRun = 2 * time.Minute
 // schedule draws the faults of a seed, n of them.
 // Each has a source of randomness of its own, so that none depends on how many numbers another draws.
 func schedule(seed uint64, long bool, n int) []fault {
-	var all []fault
+	var faults []fault
 	for i := range n {
 		r := rand.New(rand.NewPCG(seed, uint64(i)<<8|0xfa))
 		after := time.Duration(500+r.IntN(2500)) * time.Millisecond
@@ -46,9 +46,9 @@ func schedule(seed uint64, long bool, n int) []fault {
 		}
 		f := kinds[r.IntN(len(kinds))](r, long)
 		f.after = after
-		all = append(all, f)
+		faults = append(faults, f)
 	}
-	return all
+	return faults
 }
 
 // A victim is one of the processes.
@@ -58,8 +58,11 @@ type victim struct {
 }
 
 func anyVictim(r *rand.Rand, apps bool) victim {
-	i := r.IntN(tunnels)
+	i := r.IntN(len(all()))
 	client := victim{"client", func(l *lab) *process { return l.clients[i] }}
+	if all()[i].command == "connect" {
+		client.name = "connect"
+	}
 	server := victim{"server", func(l *lab) *process { return l.server }}
 	app := victim{"app", func(l *lab) *process { return l.apps[i%2] }}
 	of := []victim{client, server, app}
@@ -131,13 +134,13 @@ func longer(d time.Duration) string {
 
 // cutNow resets a client's connections.
 func cutNow(r *rand.Rand, _ bool) fault {
-	i := r.IntN(tunnels)
+	i := r.IntN(len(all()))
 	return fault{kind: "link reset", do: func(l *lab) error { l.links[i].Cut(); return nil }}
 }
 
 // cutAtByte ends a client's connection after a number of bytes, which may be within a frame.
 func cutAtByte(r *rand.Rand, _ bool) fault {
-	i, n := r.IntN(tunnels), between(r, 1, 300_000)
+	i, n := r.IntN(len(all())), between(r, 1, 300_000)
 	how := []rig.Break{rig.Reset, rig.Finish, rig.HalfClose}[r.IntN(3)]
 	d := []rig.Direction{rig.There, rig.Back}[r.IntN(2)]
 	name := map[rig.Break]string{rig.Reset: "reset", rig.Finish: "finished", rig.HalfClose: "half-closed"}[how]
@@ -155,22 +158,29 @@ func cutAtByte(r *rand.Rand, _ bool) fault {
 
 // silent drops what a client's link carries.
 func silent(r *rand.Rand, long bool) fault {
-	i, d := r.IntN(tunnels), lasting(r, long)
+	i, d := r.IntN(len(all())), lasting(r, long)
 	which := r.IntN(3)
 	name := []string{"link silent to the server", "link silent to the client", "link silent"}[which]
 	return fault{kind: name + longer(d), what: fmt.Sprintf("for %v", d), do: func(l *lab) error {
-		silence(l, l.links[i], which, d)
+		silence(l, which, d, l.links[i])
 		return nil
 	}}
 }
 
-func silence(l *lab, p *rig.Path, which int, d time.Duration) {
+// A line is what can be made silent.
+type line interface {
+	Silence(d rig.Direction, on bool)
+}
+
+func silence(l *lab, which int, d time.Duration, lines ...line) {
 	set := func(on bool) {
-		if which != 1 {
-			p.Silence(rig.There, on)
-		}
-		if which != 0 {
-			p.Silence(rig.Back, on)
+		for _, p := range lines {
+			if which != 1 {
+				p.Silence(rig.There, on)
+			}
+			if which != 0 {
+				p.Silence(rig.Back, on)
+			}
 		}
 	}
 	set(true)
@@ -180,18 +190,22 @@ func silence(l *lab, p *rig.Path, which int, d time.Duration) {
 
 // slow lets little through a client's link.
 func slow(r *rand.Rand, _ bool) fault {
-	i, d := r.IntN(tunnels), lasting(r, false)
+	i, d := r.IntN(len(all())), lasting(r, false)
 	delay, rate := time.Duration(r.IntN(200))*time.Millisecond, int(between(r, 32_000, 2_000_000))
 	return fault{kind: "link slow", what: fmt.Sprintf("%v and %d bytes/s for %v", delay, rate, d), do: func(l *lab) error {
-		crawl(l, l.links[i], delay, rate, d)
+		crawl(l, delay, rate, d, l.links[i])
 		return nil
 	}}
 }
 
-func crawl(l *lab, p *rig.Path, delay time.Duration, rate int, d time.Duration) {
-	p.Slow(delay, rate)
+func crawl(l *lab, delay time.Duration, rate int, d time.Duration, paths ...*rig.Path) {
+	for _, p := range paths {
+		p.Slow(delay, rate)
+	}
 	l.site.Sleep(d)
-	p.Slow(0, plenty)
+	for _, p := range paths {
+		p.Slow(0, plenty)
+	}
 }
 
 // front is a fault between the visitors and the server. It never ends a connection in order: a visitor
@@ -200,25 +214,55 @@ func front(r *rand.Rand, _ bool) fault {
 	d, which, n := lasting(r, false), r.IntN(3), between(r, 1, 300_000)
 	delay, rate := time.Duration(r.IntN(200))*time.Millisecond, int(between(r, 50_000, 2_000_000))
 	direction := []rig.Direction{rig.There, rig.Back}[r.IntN(2)]
-	switch r.IntN(4) {
+	door := r.IntN(3)
+	name := []string{"", " of TLS", " of a port"}[door]
+	share := 0.05 + 0.35*r.Float64()
+	switch r.IntN(5) {
 	case 0:
-		return fault{kind: "visitors reset", do: func(l *lab) error { l.front.Cut(); return nil }}
+		return fault{kind: "visitors" + name + " reset", do: func(l *lab) error { l.fronts[door].Cut(); return nil }}
 	case 1:
-		return fault{kind: "visitor reset at a byte", what: fmt.Sprintf("after %d bytes", n), do: func(l *lab) error {
-			select {
-			case <-l.front.CutAfter(direction, n, rig.Reset):
-			case <-l.site.Context.Done():
-			case <-time.After(10 * time.Second):
-				return errors.New("visitors send nothing")
-			}
-			return nil
+		return fault{kind: "visitor" + name + " reset at a byte", what: fmt.Sprintf("after %d bytes", n), do: func(l *lab) error {
+			return cutFront(l, door, direction, n)
 		}}
 	case 2:
-		return fault{kind: "visitors silent", what: fmt.Sprintf("for %v", d), do: func(l *lab) error { silence(l, l.front, which, d); return nil }}
+		return fault{kind: "visitors silent", what: fmt.Sprintf("for %v", d), do: func(l *lab) error {
+			var lines []line
+			for _, p := range l.fronts {
+				lines = append(lines, p)
+			}
+			for _, p := range l.packets {
+				lines = append(lines, p)
+			}
+			silence(l, which, d, lines...)
+			return nil
+		}}
+	case 3:
+		return fault{kind: "visitors' datagrams lost", what: fmt.Sprintf("%.0f %% for %v", 100*share, d), do: func(l *lab) error {
+			for _, p := range l.packets {
+				p.Lose(share)
+				defer p.Lose(0)
+			}
+			l.site.Sleep(d)
+			return nil
+		}}
 	default:
 		return fault{kind: "visitors slow", what: fmt.Sprintf("%v and %d bytes/s for %v", delay, rate, d), do: func(l *lab) error {
-			crawl(l, l.front, delay, rate, d)
+			crawl(l, delay, rate, d, l.fronts...)
 			return nil
 		}}
 	}
+}
+
+// cutFront resets one connection of visitors when n bytes have passed.
+func cutFront(l *lab, door int, direction rig.Direction, n int64) error {
+	select {
+	case <-l.fronts[door].CutAfter(direction, n, rig.Reset):
+	case <-l.site.Context.Done():
+	case <-time.After(10 * time.Second):
+		if door == 0 {
+			return errors.New("visitors send nothing")
+		}
+		l.fronts[door].CutAfter(direction, 1<<60, rig.Reset) // too few for so many bytes: not this time
+	}
+	return nil
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,33 +24,77 @@ const (
 	plenty  = 1_000_000_000 // bytes a second: no limit
 )
 
-// The tunnels: two for HTTP with an app each, and one for gRPC to the first app.
+// A tunnel is one client, and what it exposes or reaches.
+type tunnel struct {
+	name    string
+	command string // of tunnel-client
+	app     int    // which one
+	target  func(*app) string
+	flags   []string
+	secure  bool   // it reaches the server by https
+	token   string // of another tunnel; "" is its own
+}
+
 const (
-	tunnels  = 3
-	grpcName = "calls"
+	grpcName    = "calls"
+	portName    = "port"
+	udpName     = "datagrams"
+	sealedName  = "sealed"
+	privateName = "inside"
 )
+
+// all are the tunnels: two for HTTP with an app each, one for gRPC, and one each for what is no HTTP.
+// The last one is the other end of the private one.
+func all() []tunnel {
+	web := func(a *app) string { return a.web }
+	raw := func(a *app) string { return a.raw }
+	return []tunnel{
+		{name: "a", command: "http", app: 0, target: web},
+		{name: "b", command: "http", app: 1, target: web, secure: true},
+		{name: grpcName, command: "http", app: 0, target: func(a *app) string { return "h2c://" + a.calls }},
+		{name: portName, command: "tcp", app: 0, target: raw},
+		{name: udpName, command: "udp", app: 1, target: raw, secure: true},
+		{name: sealedName, command: "tls", app: 1, target: func(a *app) string { return a.sealed }},
+		{name: privateName, command: "tcp", app: 0, target: raw, flags: []string{"--private"}},
+		{name: "reach", command: "connect", token: privateName, secure: true},
+	}
+}
+
+// An app is where a local app listens: for HTTP, for gRPC, for what is no HTTP by TCP and UDP, and for that
+// by TLS.
+type app struct{ web, calls, raw, sealed string }
 
 // A lab is all the processes and links. One goroutine starts and stops them.
 type lab struct {
 	*options
-	site   *rig.Site
-	self   string // this executable
-	server *process
+	site    *rig.Site
+	self    string // this executable
+	server  *process
+	tunnels []tunnel
 	clients,
 	apps []*process
-	links  []*rig.Path // client i to the server
-	front  *rig.Path   // visitors to the server
-	public string      // HOST:PORT before front
-	stops  []func()
+	links []*rig.Path // client i to the server
+
+	fronts  []*rig.Path    // visitors to the server: plain, TLS, and its port for connections
+	packets []*rig.Packets // HTTP/3, and its port for datagrams
+	doors   doors
+	own     *rig.Certificate // the server's
+	theirs  *rig.Certificate // of the app behind TLS that the server does not end
+	regular *rig.Visitor     // the one who always sends datagrams from one socket
+	stops   []func()
 
 	serving sync.WaitGroup
 }
+
+// doors are where visitors go, each HOST:PORT.
+type doors struct{ plain, tls, port, quic, udp, private string }
 
 // A process is started again by its command.
 type process struct {
 	*rig.Proc
 	command rig.Command
 	listens string // HOST:PORT, "": nowhere
+	url     string // the first one that it printed
 }
 
 func newLab(ctx context.Context, o *options, dir string) (*lab, error) {
@@ -66,51 +114,151 @@ func (l *lab) build() error {
 	if l.bin, err = filepath.Abs(l.bin); err != nil {
 		return err
 	}
-	ports, err := l.site.FreePorts(5)
+	l.tunnels = all()
+	if err := l.secrets(); err != nil {
+		return err
+	}
+	ports, err := l.site.FreePorts(11)
 	if err != nil {
 		return err
 	}
-	tokens := ""
-	for _, name := range names() {
-		token := fmt.Sprintf("chaos-%s-%032x", name, l.seed)
-		tokens += token + "\n"
-		if err := os.WriteFile(l.file(name+".token"), []byte(token+"\n"), 0o600); err != nil {
+	plain, secure, private := ports[0], ports[1], ports[2]
+	given, err := l.site.FreeRange(10)
+	if err != nil {
+		return err
+	}
+	l.server = &process{listens: plain, command: rig.Command{Path: filepath.Join(l.bin, "tunnel-server"),
+		Args: []string{"serve", "--listen", plain, "--token-file", l.file("tokens"), "--tls-listen", secure, "--cert", l.own.Cert, "--key", l.own.Key,
+			"--allow-plain", "*", "--tcp-ports", given, "--udp-ports", given, "--udp-idle", "30s"}}}
+	var apps []*app
+	for i := range 2 {
+		p := ports[3+4*i:]
+		apps = append(apps, &app{p[0], p[1], p[2], p[3]})
+		l.apps = append(l.apps, &process{listens: p[0], command: rig.Command{Path: l.self,
+			Args: []string{roleApp, p[0], p[1], p[2], p[3], l.file("journal"), l.theirs.Cert, l.theirs.Key}}})
+	}
+	for _, t := range l.tunnels {
+		if err := l.addClient(t, plain, secure, private, apps); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(l.file("tokens"), []byte(tokens), 0o600); err != nil {
+	if err := l.start(slices.Concat([]*process{l.server}, l.apps, l.clients)...); err != nil {
 		return err
 	}
-	server := ports[0]
-	l.server = &process{listens: server, command: rig.Command{Path: filepath.Join(l.bin, "tunnel-server"),
-		Args: []string{"serve", "--listen", server, "--token-file", l.file("tokens")}}}
-	for i := range 2 {
-		l.apps = append(l.apps, &process{listens: ports[1+2*i], command: rig.Command{Path: l.self,
-			Args: []string{roleApp, ports[1+2*i], ports[2+2*i], l.file("journal")}}})
+	return l.open(plain, secure, private)
+}
+
+// secrets makes the tokens and the certificates.
+func (l *lab) secrets() error {
+	tokens, hosts := "", []string{"localhost"}
+	for _, t := range l.tunnels {
+		hosts = append(hosts, t.name+".localhost")
+		if t.token != "" {
+			continue
+		}
+		token := fmt.Sprintf("chaos-%s-%032x", t.name, l.seed)
+		tokens += token + "\n"
+		if err := os.WriteFile(l.file(t.name+".token"), []byte(token+"\n"), 0o600); err != nil {
+			return err
+		}
 	}
-	targets := []string{ports[1], ports[3], "h2c://" + ports[2]}
-	for i, name := range names() {
-		path, addr, err := l.path(server)
+	var err error
+	if l.own, err = rig.MakeCertificate(l.site.Dir, "server", hosts...); err != nil {
+		return err
+	}
+	if l.theirs, err = rig.MakeCertificate(l.site.Dir, "app", sealedName+".localhost"); err != nil {
+		return err
+	}
+	return os.WriteFile(l.file("tokens"), []byte(tokens), 0o600)
+}
+
+// addClient makes the client of t and its link.
+func (l *lab) addClient(t tunnel, plain, secure, private string, apps []*app) error {
+	to, scheme := plain, "http://"
+	if t.secure {
+		to, scheme = secure, "https://"
+	}
+	path, addr, err := l.path(to)
+	if err != nil {
+		return err
+	}
+	l.links = append(l.links, path)
+	args := []string{t.command, "--server", scheme + addr, "--token-file", l.file(cmp.Or(t.token, t.name) + ".token"), "--retry", "--json"}
+	if t.secure {
+		args = append(args, "--ca", l.own.Cert)
+	}
+	p := &process{}
+	if t.command == "connect" {
+		p.listens = private
+		args = append(args, "--listen", private, t.token)
+	} else {
+		args = append(args, append(t.flags, "--name", t.name, t.target(apps[t.app]))...)
+	}
+	p.command = rig.Command{Path: filepath.Join(l.bin, "tunnel-client"), Args: args}
+	l.clients = append(l.clients, p)
+	return nil
+}
+
+// open makes the visitors' ways, once the clients have told which ports they got.
+func (l *lab) open(plain, secure, private string) error {
+	l.doors = doors{plain: plain, tls: secure, quic: secure, private: private}
+	for i, door := range map[int]*string{3: &l.doors.port, 4: &l.doors.udp} {
+		if err := l.site.Until(rig.Patience, 5*time.Millisecond, func() error { return l.clients[i].learn() }); err != nil {
+			return err
+		}
+		u, err := url.Parse(l.clients[i].url)
 		if err != nil {
 			return err
 		}
-		l.links = append(l.links, path)
-		l.clients = append(l.clients, &process{command: rig.Command{Path: filepath.Join(l.bin, "tunnel-client"),
-			Args: []string{"http", "--server", "http://" + addr, "--name", name, "--token-file", l.file(name + ".token"), "--retry", targets[i]}}})
+		*door = net.JoinHostPort("127.0.0.1", u.Port())
 	}
-	if l.front, l.public, err = l.path(server); err != nil {
-		return err
+	for _, door := range []*string{&l.doors.plain, &l.doors.tls, &l.doors.port} {
+		path, addr, err := l.path(*door)
+		if err != nil {
+			return err
+		}
+		l.fronts, *door = append(l.fronts, path), addr
+	}
+	for _, door := range []*string{&l.doors.quic, &l.doors.udp} {
+		packets, err := rig.NewPackets(*door)
+		if err != nil {
+			return err
+		}
+		l.stops = append(l.stops, packets.Close)
+		l.packets, *door = append(l.packets, packets), packets.Addr()
 	}
 	if l.plant != "" {
-		if l.public, err = l.liar(l.public); err != nil {
+		if err := l.lie(); err != nil {
 			return err
 		}
 	}
-	return l.start(slices.Concat([]*process{l.server}, l.apps, l.clients)...)
+	l.regular = l.visitor(udpName, again)
+	l.stops = append(l.stops, l.regular.Close)
+	return nil
 }
 
-// names are those of the tunnels.
-func names() []string { return []string{"a", "b", grpcName} }
+// learn reads which URLs p has printed. They are to be the same ones always.
+func (p *process) learn() error {
+	for line := range strings.Lines(p.Log()) {
+		var event struct{ URL string }
+		if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &event) != nil || event.URL == "" {
+			continue
+		}
+		if p.url == "" {
+			p.url = event.URL
+		}
+		if event.URL != p.url {
+			return fmt.Errorf("%s had %s and has %s now", strings.Join(p.command.Args[:1], " "), p.url, event.URL)
+		}
+	}
+	if p.url == "" {
+		return fmt.Errorf("%s has printed no URL: %s", p.Name, p.LastWords())
+	}
+	return nil
+}
+
+// web are the names of the tunnels for HTTP.
+func web() []string { return []string{"a", "b"} }
 
 func (l *lab) file(name string) string { return filepath.Join(l.site.Dir, name) }
 
@@ -178,28 +326,66 @@ func (l *lab) crashed() error {
 	return errors.Join(errs...)
 }
 
-// playApp is the child process of an app: at web and calls, with its journal at a path.
+// playApp is the child process of an app: at web, calls, raw (TCP and UDP) and sealed (TLS), with its
+// journal, certificate and key at paths.
 func playApp(args []string) error {
-	if len(args) != 3 {
-		return errors.New("want WEB CALLS JOURNAL")
+	if len(args) != 7 {
+		return errors.New("want WEB CALLS RAW SEALED JOURNAL CERT KEY")
 	}
-	journal, err := rig.OpenJournal(args[2])
+	journal, err := rig.OpenJournal(args[4])
 	if err != nil {
 		return err
 	}
-	var listeners [2]net.Listener
-	for i := range listeners {
+	pair, err := tls.LoadX509KeyPair(args[5], args[6])
+	if err != nil {
+		return err
+	}
+	packets, err := net.ListenPacket("udp", args[2])
+	if err != nil {
+		return err
+	}
+	var listeners [4]net.Listener
+	for i := len(listeners) - 1; i >= 0; i-- { // the first one shows that all are there
 		if listeners[i], err = net.Listen("tcp", args[i]); err != nil {
 			return err
 		}
 	}
 	go rig.ExitWithParent()
-	return (&rig.App{Journal: journal}).Run(context.Background(), listeners[0], listeners[1])
+	a, ctx := &rig.App{Journal: journal}, context.Background()
+	ended := make(chan error, 4)
+	go func() { ended <- a.Run(ctx, listeners[0], listeners[1]) }()
+	go func() { ended <- a.RunRaw(ctx, listeners[2], nil) }()
+	go func() { ended <- a.RunRaw(ctx, listeners[3], &tls.Config{Certificates: []tls.Certificate{pair}}) }()
+	go func() { ended <- a.Echo(ctx, packets) }()
+	return <-ended
 }
 
-// visitor is one of the tunnel's visitors, with connections of its own.
+// visitor is one of a tunnel's visitors, with connections of its own.
 func (l *lab) visitor(name string, w way) *rig.Visitor {
-	return &rig.Visitor{Addr: l.public, Host: name + ".localhost", Fresh: w == fresh, H2: w == second, Version10: w == old, Limit: hungAfter}
+	v := &rig.Visitor{Addr: l.doors.plain, Host: name + ".localhost", Limit: hungAfter}
+	switch w {
+	case fresh, freshSecure, freshThird, once:
+		v.Fresh = true
+	case second, secondSecure:
+		v.H2 = true
+	case old:
+		v.Version10 = true
+	}
+	switch w {
+	case secure, freshSecure, secondSecure:
+		v.Addr, v.TLS = l.doors.tls, l.own.Visitors()
+	case third, freshThird:
+		v.Addr, v.TLS, v.H3 = l.doors.quic, l.own.Visitors(), true
+	case through:
+		v.Addr, v.TLS = l.doors.tls, l.theirs.Visitors()
+	case port:
+		v.Addr = l.doors.port
+	case private:
+		v.Addr = l.doors.private
+	case once, again:
+		v.Addr = l.doors.udp
+	}
+	return v
 }
 
 // hungAfter is how long a visitor may get nothing: a lost peer is noticed within 45 s, and then a

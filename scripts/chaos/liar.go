@@ -12,8 +12,55 @@ import (
 	"sync/atomic"
 )
 
-// liar is a proxy between the visitors and public that does the planted wrong with every tenth request
-// over HTTP/1. It is for the test of the trial itself.
+// lie puts what does the planted wrong between the visitors and the server. It is for the test of the trial
+// itself.
+func (l *lab) lie() (err error) {
+	switch l.plant {
+	case "end":
+		l.doors.port, err = l.cutter(l.doors.port)
+	default:
+		l.doors.plain, err = l.liar(l.doors.plain)
+	}
+	return err
+}
+
+// cutter is a relay of connections that ends every third one in order, amid the answer.
+func (l *lab) cutter(addr string) (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	l.stops = append(l.stops, func() { listener.Close() })
+	var n atomic.Int64
+	l.serving.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.serving.Go(func() {
+				defer c.Close()
+				d, err := net.Dial("tcp", addr)
+				if err != nil {
+					return
+				}
+				defer d.Close()
+				go func() {
+					_, _ = io.Copy(d, c)
+					_ = d.(*net.TCPConn).CloseWrite()
+				}()
+				if n.Add(1)%3 == 0 {
+					_, _ = io.CopyN(c, d, 50)
+				} else {
+					_, _ = io.Copy(c, d)
+				}
+			})
+		}
+	})
+	return listener.Addr().String(), nil
+}
+
+// liar is a proxy to public that does its wrong with every tenth request over HTTP/1.
 func (l *lab) liar(public string) (string, error) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: public})

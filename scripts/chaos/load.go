@@ -15,7 +15,7 @@ type source struct {
 	name string
 	rate float64 // requests a second
 	way  way
-	grpc bool
+	to   string // the tunnel; "": one for HTTP
 	ask  func(r *rand.Rand) rig.Ask
 }
 
@@ -23,11 +23,26 @@ type source struct {
 type way int
 
 const (
-	kept   way = iota // HTTP/1.1, connections are used again
-	fresh             // HTTP/1.1, a connection for each request
-	old               // HTTP/1.0
-	second            // HTTP/2 without TLS
+	kept         way = iota // HTTP/1.1, connections are used again
+	fresh                   // HTTP/1.1, a connection for each request
+	old                     // HTTP/1.0
+	second                  // HTTP/2 without TLS
+	secure                  // HTTP/1.1 over TLS
+	freshSecure             // the same, a connection for each request
+	secondSecure            // HTTP/2 over TLS
+	third                   // HTTP/3
+	freshThird              // HTTP/3, a connection for each request
+	port                    // TCP, to a port of the server
+	through                 // TLS that ends at the app
+	private                 // TCP, to the client that reaches a private endpoint
+	once                    // UDP, a socket for each ask
+	again                   // UDP, one socket
 )
+
+func (w way) String() string {
+	return [...]string{"HTTP/1.1", "new connection", "HTTP/1.0", "HTTP/2", "TLS", "TLS, new connection", "HTTP/2 over TLS",
+		"HTTP/3", "HTTP/3, new connection", "port", "TLS to the app", "private", "UDP, new socket", "UDP, old socket"}[w]
+}
 
 // between draws from [low, high), more often a small one.
 func between(r *rand.Rand, low, high int64) int64 {
@@ -64,8 +79,26 @@ func sources() []source {
 		{name: "download, HTTP/2", rate: 2, way: second, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Close, 20_000, 2_000_000) }},
 		{name: "server-sent events", rate: 2, way: kept, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.SSE, 10, 200) }},
 		{name: "WebSocket", rate: 2, way: fresh, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.WebSocket, 10, 20_000) }},
-		{name: "gRPC", rate: 14, grpc: true, ask: small(rig.Unary)},
-		{name: "gRPC stream", rate: 3, grpc: true, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Stream, 10, 20_000) }},
+		{name: "gRPC", rate: 14, to: grpcName, ask: small(rig.Unary)},
+		{name: "gRPC stream", rate: 3, to: grpcName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Stream, 10, 20_000) }},
+		{name: "GET, TLS", rate: 8, way: secure, ask: small(rig.Length)},
+		{name: "GET, TLS, new connection", rate: 2, way: freshSecure, ask: small(rig.Chunked)},
+		{name: "POST, HTTP/2 over TLS", rate: 6, way: secondSecure, ask: small(rig.Post)},
+		{name: "download, HTTP/2 over TLS", rate: 1, way: secondSecure, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Chunked, 20_000, 2_000_000) }},
+		{name: "WebSocket, TLS", rate: 1, way: freshSecure, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.WebSocket, 10, 20_000) }},
+		{name: "gRPC, TLS", rate: 3, way: secure, to: grpcName, ask: small(rig.Unary)},
+		{name: "GET, HTTP/3", rate: 6, way: third, ask: small(rig.Chunked)},
+		{name: "GET, HTTP/3, new connection", rate: 1, way: freshThird, ask: small(rig.Length)},
+		{name: "POST, HTTP/3", rate: 4, way: third, ask: small(rig.Post)},
+		{name: "download, HTTP/3", rate: 1, way: third, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Length, 20_000, 2_000_000) }},
+		{name: "TCP", rate: 8, way: port, to: portName, ask: small(rig.Raw)},
+		{name: "TCP, long", rate: 2, way: port, to: portName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Raw, 20_000, 2_000_000) }},
+		{name: "TLS to the app", rate: 4, way: through, to: sealedName, ask: small(rig.Raw)},
+		{name: "TLS to the app, long", rate: 1, way: through, to: sealedName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Raw, 20_000, 2_000_000) }},
+		{name: "private", rate: 4, way: private, to: privateName, ask: small(rig.Raw)},
+		{name: "private, long", rate: 1, way: private, to: privateName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Raw, 20_000, 2_000_000) }},
+		{name: "UDP", rate: 4, way: once, to: udpName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Datagrams, 0, 1_400) }},
+		{name: "UDP, large", rate: 1, way: once, to: udpName, ask: func(r *rand.Rand) rig.Ask { return paced(r, rig.Datagrams, 0, 30_000) }},
 	}
 }
 
@@ -99,10 +132,12 @@ func (d *load) send(sending, ctx context.Context, index int) {
 	s := d.sources[index]
 	r := rand.New(rand.NewPCG(d.lab.seed, uint64(index)))
 	var visitors []*rig.Visitor
-	for _, name := range names() {
-		if (name == grpcName) == s.grpc {
-			visitors = append(visitors, d.lab.visitor(name, s.way))
-		}
+	names := web()
+	if s.to != "" {
+		names = []string{s.to}
+	}
+	for _, name := range names {
+		visitors = append(visitors, d.lab.visitor(name, s.way))
 	}
 	var under sync.WaitGroup
 	defer func() {

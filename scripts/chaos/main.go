@@ -2,9 +2,10 @@
 //
 //	scripts/chaos.sh --help
 //
-// A server, three clients and two local apps are processes of their own; links with faults (rig.Path)
-// lie between each client and the server and before the server. Visitors (load.go) send requests of
-// each kind all the time, and an oracle (rig.Visitor, rig.Reconcile) judges each of them: full, a
+// A server, eight clients and two local apps are processes of their own; links with faults (rig.Path,
+// rig.Packets) lie between each client and the server and before each of the server's listeners. The clients
+// expose HTTP, gRPC, TCP, UDP, TLS and a private endpoint, which the last one reaches. Visitors (load.go) send
+// requests of each kind all the time, and an oracle (rig.Visitor, rig.Reconcile) judges each of them: full, a
 // visible error, refused, or one of the endings that must not be. The faults (fault.go) are drawn from
 // the seed alone, so the same seed and length give the same ones; the load's timing is the machine's.
 // After each fault the tunnels must answer again soon (trial.go). The end is one table (table.go).
@@ -52,13 +53,13 @@ func main() {
 
 const usage = `usage: scripts/chaos.sh [--minutes N] [--seed S]
 
-Runs a server, three clients and two local apps under mixed load with a random fault every few
+Runs a server, eight clients and two local apps under mixed load with a random fault every few
 seconds, and judges each request. The exit code is 1 if anything was lost, duplicated, truncated
 unseen, mixed up or hung, if a process crashed or leaked, or if a tunnel did not come back in time.
 
   --minutes N  how long faults are made, 3 by default; 0.5 is half a minute
   --seed S     a number: the same seed and length make the same faults; the time by default
-  --rate R     of the load's usual rate, about 120 requests a second; 1 by default
+  --rate R     of the load's usual rate, about 180 requests a second; 1 by default
   --only WORDS of the faults of the seed only those whose kind has these words
   --keep       keep the processes' logs, which else are kept only when something failed
 `

@@ -11,8 +11,13 @@ import (
 	"time"
 )
 
-// A child that a lab starts from this executable is an app.
+// A child that a lab starts from this executable is an app, or pretends to be a process
+// that goes wrong.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == rolePretend {
+		pretend(os.Args[2])
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == roleApp {
 		if err := playApp(os.Args[2:]); err != nil {
 			os.Stderr.WriteString(err.Error())
@@ -50,6 +55,7 @@ func TestShortRuns(t *testing.T) {
 		{"truncate", 1500 * time.Millisecond, "truncated unseen"},
 		{"duplicate", 1500 * time.Millisecond, "duplicated"},
 		{"mix", 1500 * time.Millisecond, "cross-talk"},
+		{"end", 1500 * time.Millisecond, "truncated unseen"},
 	} {
 		t.Run(test.plant, func(t *testing.T) {
 			var out bytes.Buffer
@@ -90,7 +96,8 @@ func TestScheduleIsTheSeeds(t *testing.T) {
 		"server killed", "server terminated", "server stopped", "client killed", "client terminated", "client stopped", "client stopped above 45 s",
 		"app killed", "app stopped", "link reset", "link reset at a byte", "link finished at a byte", "link half-closed at a byte", "link slow",
 		"link silent", "link silent above 45 s", "link silent to the server", "link silent to the client above 45 s",
-		"visitors reset", "visitor reset at a byte", "visitors silent", "visitors slow",
+		"visitors reset", "visitor reset at a byte", "visitors silent", "visitors slow", "visitors' datagrams lost",
+		"visitors of TLS reset", "visitor of a port reset at a byte", "connect killed", "connect stopped",
 	} {
 		if !kinds[kind] {
 			t.Errorf("there is no %q", kind)

@@ -53,14 +53,22 @@ const settled = 2 * time.Second
 func (t *trial) unexplained() []rig.Result {
 	var all []rig.Result
 	for _, o := range t.load.results {
-		if (o.Verdict == rig.Failed || o.Verdict == rig.Rejected) && !t.disturbed(o.Began, o.Began.Add(o.Took)) {
+		if (o.Verdict == rig.Failed || o.Verdict == rig.Rejected) && !t.disturbed(o.Began, o.Began.Add(o.Took), t.settles(o.Ask.ID)) {
 			all = append(all, o)
 		}
 	}
 	return all
 }
 
-func (t *trial) disturbed(from, to time.Time) bool {
+// settles is how long after a fault an error of id's may be due to it. Who speaks HTTP/3 is told of no reset.
+func (t *trial) settles(id string) time.Duration {
+	if i, ok := t.load.labels[id]; ok && t.load.sources[i].way == third {
+		return rig.H3Idle + settled
+	}
+	return settled
+}
+
+func (t *trial) disturbed(from, to time.Time, settled time.Duration) bool {
 	return from.Before(t.began) || slices.ContainsFunc(t.faults, func(h happened) bool {
 		return from.Before(h.back.Add(settled)) && to.After(h.began)
 	})

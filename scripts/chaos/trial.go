@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type trial struct {
 
 	probes   int
 	faults   []happened
+	slowest  string // the probe that was answered last
 	ran      map[string]*rig.Ran
 	problems []string  // beside the verdicts
 	began    time.Time // of the load; before it the processes come up
@@ -118,43 +120,70 @@ func (t *trial) one(f fault) error {
 		return fmt.Errorf("after %s: %w", f.kind, err)
 	}
 	if d := h.back.Sub(h.ended); d > within {
-		t.problem("after %s %s the tunnels were back after %v", f.kind, f.what, d.Round(time.Millisecond))
+		t.problem("after %s %s the tunnels were back after %v, the last of them %s", f.kind, f.what, d.Round(time.Millisecond), t.slowest)
 	}
-	if err := t.lab.crashed(); err != nil {
-		return err
+	for _, p := range t.lab.clients {
+		if err := p.learn(); err != nil {
+			t.problem("%v", err)
+		}
 	}
-	return nil
+	return t.lab.crashed()
 }
 
-// answers waits until each tunnel answers a request of a new visitor.
+// probe is a way to a tunnel that has to answer after each fault.
+type probe struct {
+	name string
+	way  way
+	kind rig.Kind
+}
+
+func probes() []probe {
+	return []probe{
+		{"a", fresh, rig.Length}, {"b", fresh, rig.Length}, {grpcName, fresh, rig.Unary},
+		{"a", freshSecure, rig.Length}, {"b", secondSecure, rig.Length}, {"a", freshThird, rig.Length},
+		{portName, port, rig.Raw}, {sealedName, through, rig.Raw}, {privateName, private, rig.Raw},
+		{udpName, once, rig.Datagrams}, {udpName, again, rig.Datagrams},
+	}
+}
+
+// answers waits until each tunnel answers a request of a new visitor, and for datagrams one of an old
+// visitor, too.
 func (t *trial) answers(limit time.Duration) error {
 	var all sync.WaitGroup
-	errs := make([]error, tunnels)
-	for i, name := range names() {
+	errs := make([]error, len(probes()))
+	var last atomic.Value
+	for i, p := range probes() {
 		t.probes++
 		n := t.probes
 		all.Go(func() {
-			v := t.lab.visitor(name, fresh)
-			defer v.Close()
-			try := 0
+			v := t.lab.visitor(p.name, p.way)
+			if p.way == again {
+				v = t.lab.regular
+			} else {
+				defer v.Close()
+			}
+			try, why := 0, error(nil)
 			errs[i] = t.lab.site.Until(limit, 20*time.Millisecond, func() error {
 				try++
-				return t.probe(v, fmt.Sprintf("probe-%s-%d-%d", name, n, try), name == grpcName)
+				err := t.probe(v, rig.Ask{ID: fmt.Sprintf("probe-%s-%d-%d", p.name, n, try), Kind: p.kind, Size: 100}, time.Duration(min(1+try/2, 3))*time.Second)
+				why = cmp.Or(err, why)
+				return err
 			})
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("%s by %s: %w", p.name, p.way, errs[i])
+			}
+			last.Store(fmt.Sprintf("%s by %s in %d tries, before it %v", p.name, p.way, try, why))
 		})
 	}
 	all.Wait()
+	t.slowest = last.Load().(string)
 	return errors.Join(errs...)
 }
 
 // probe asks once. One that waits for long is given up, and another may be faster.
-func (t *trial) probe(v *rig.Visitor, id string, grpc bool) error {
-	ctx, cancel := context.WithTimeout(t.lab.site.Context, time.Second)
+func (t *trial) probe(v *rig.Visitor, a rig.Ask, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(t.lab.site.Context, limit)
 	defer cancel()
-	a := rig.Ask{ID: id, Kind: rig.Length, Size: 100}
-	if grpc {
-		a.Kind = rig.Unary
-	}
 	o := v.Do(ctx, a)
 	t.load.keep(-1, o)
 	if o.Verdict != rig.Full {
@@ -164,10 +193,15 @@ func (t *trial) probe(v *rig.Visitor, id string, grpc bool) error {
 }
 
 // leaks compares the processes with what they were before the load, when nothing is kept any more for
-// the next request, and ends them.
+// the next request.
 func (t *trial) leaks(before []figures) {
 	const keptFor = 70 * time.Second // streams and connections are kept for a minute
 	t.lab.site.Sleep(keptFor)
+	t.compare(before)
+}
+
+// compare ends the processes, and finds those that hold more than before.
+func (t *trial) compare(before []figures) {
 	for i, now := range t.count() {
 		p, was := t.lab.all()[i], before[i]
 		if now.descriptors > was.descriptors+few || now.goroutines > was.goroutines+few {

@@ -58,6 +58,8 @@ type site struct {
 	*rig.Site
 	app    string // HOST:PORT
 	addr   string // of the server
+	secure string // its TLS listener, see serveTLS
+	cert   *rig.Certificate
 	server *rig.Proc
 }
 

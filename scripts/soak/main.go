@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	quickLimit = 4 * time.Minute // a quick run takes two on a quiet machine
-	fullLimit  = 28 * time.Minute
+	quickLimit = 6 * time.Minute // a quick run takes four on a quiet machine
+	fullLimit  = 40 * time.Minute
 )
 
 func main() {
@@ -104,7 +104,7 @@ func usage(w io.Writer) {
 Tries the promises that show in numbers and over time, on loopback, and prints one table. The exit code is
 1 where a promise does not hold.
 
-  --quick      about a tenth of the numbers and times: two minutes; without it up to 25
+  --quick      about a tenth of the numbers and times: four minutes; without it up to 35
   --only       these rows alone
   --markdown   prints the rows of docs/reliability.md
   --keep DIR   writes the processes' logs there and leaves them

@@ -16,7 +16,8 @@ import (
 	sdk "github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// playRole is a child process: "app LISTEN", "watch ADDR HOST", "flood ADDR HOST KIND", or
+// playRole is a child process: "app LISTEN", "watch ADDR HOST", "flood ADDR HOST KIND",
+// "secure-flood ADDR HOST KIND", "quic-flood ADDR KIND", "raw LISTEN", or
 // "fleet LISTEN SERVER COUNT". It ends when its standard input does.
 func playRole(args []string) error {
 	go rig.ExitWithParent()
@@ -30,7 +31,13 @@ func playRole(args []string) error {
 	case len(args) == 3 && args[0] == "watch":
 		return watch(args[1], args[2])
 	case len(args) == 4 && args[0] == "flood":
-		return flood(args[1], args[2], rig.Flood(args[3]))
+		return flood(args[1], args[2], rig.Flood(args[3]), false)
+	case len(args) == 4 && args[0] == "secure-flood":
+		return flood(args[1], args[2], rig.Flood(args[3]), true)
+	case len(args) == 3 && args[0] == "quic-flood":
+		return quicFlood(args[1], args[2])
+	case len(args) == 2 && args[0] == "raw":
+		return rawApp(args[1])
 	case len(args) == 4 && args[0] == "fleet":
 		count, err := strconv.Atoi(args[3])
 		if err != nil {

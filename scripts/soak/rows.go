@@ -30,7 +30,13 @@ func rows() []row {
 		{"stalled", "R14", "1,000 visitors that read 100 MB at 1 kB/s", false, (*trial).stalled},
 		{"overload", "R37", "512 MiB under stalled downloads, idle connections and a flood", false, (*trial).overload},
 		{"slow-peers", "S7 S9", "5,000 slow or broken connections of each kind", false, (*trial).slowPeers},
+		{"tls-peers", "S7", "the same on TLS and behind the PROXY protocol: handshakes and headers that do not end", false, (*trial).tlsPeers},
 		{"http2-floods", "S6", "visitors that flood: resets, CONTINUATION, PING, SETTINGS and more", false, (*trial).http2Floods},
+		{"tls-floods", "S6", "the same over TLS", false, (*trial).tlsFloods},
+		{"quic-floods", "S6 S7", "first packets without end, and HTTP/3 connections and streams that say nothing", false, (*trial).quicFloods},
+		{"tcp-ports", "R14", "1,000 visitors of a port for connections that never read", false, (*trial).tcpPorts},
+		{"udp-spray", "S6", "datagrams from 20,000 addresses", false, (*trial).udpSpray},
+		{"dns-garbage", "S9", "garbage for --acme-dns self, by UDP and TCP", false, (*trial).dnsGarbage},
 		{"floods", "S10", "hostile clients: pings, streams, windows, ids, lengths", false, (*trial).floods},
 	}
 }

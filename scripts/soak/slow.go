@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"strings"
@@ -18,6 +19,8 @@ type peer struct {
 	say      string
 	dribble  string
 	cutAfter time.Duration
+	tls      bool   // to the TLS listener
+	alpn     string // "", or what it asks for in a handshake that comes first
 }
 
 const (
@@ -31,17 +34,17 @@ const (
 // peers are the kinds. The bytes after an upgrade are frames of yamux, or of RFC 6455, section 5.2.
 func peers() []peer {
 	return []peer{
-		{"silent", "", "", "", slowLimit},
-		{"slow headers", "", "GET / HTTP/1.1\r\nHost: good.localhost\r\nX-Slow: ", "x", slowLimit},
-		{"slow HTTP/2 preface", "", preface[:7], "", slowLimit},
-		{"half an HTTP/2 header", "", preface + settings + headers, "", slowLimit},
-		{"no hello", protocol.Upgrade, "", "", slowLimit},
-		{"slow hello", protocol.Upgrade, string(frame(nil, frameData, flagSYN, control, 600)) + "\x00\x00\x02\x54{\"hello\":", " ", slowLimit},
-		{"a message of 4 GB", protocol.Upgrade, string(frame(nil, frameData, flagSYN, control, 1<<20)) + "\xff\xff\xff\xff", "x", badLimit},
-		{"frames of no version", protocol.Upgrade, strings.Repeat("\x7f", 24), "", badLimit},
-		{"a WebSocket frame without a mask", "websocket", "\x82\x05hello", "", badLimit},
-		{"a WebSocket frame of 2^62 bytes", "websocket", "\x82\xff\x40\x00\x00\x00\x00\x00\x00\x00mask", "", slowLimit},
-		{"WebSocket fragments", "websocket", "\x02\x81maskx", "\x00\x81maskx", slowLimit},
+		{name: "silent", cutAfter: slowLimit},
+		{name: "slow headers", say: "GET / HTTP/1.1\r\nHost: good.localhost\r\nX-Slow: ", dribble: "x", cutAfter: slowLimit},
+		{name: "slow HTTP/2 preface", say: preface[:7], cutAfter: slowLimit},
+		{name: "half an HTTP/2 header", say: preface + settings + headers, cutAfter: slowLimit},
+		{name: "no hello", upgrade: protocol.Upgrade, cutAfter: slowLimit},
+		{name: "slow hello", upgrade: protocol.Upgrade, say: string(frame(nil, frameData, flagSYN, control, 600)) + "\x00\x00\x02\x54{\"hello\":", dribble: " ", cutAfter: slowLimit},
+		{name: "a message of 4 GB", upgrade: protocol.Upgrade, say: string(frame(nil, frameData, flagSYN, control, 1<<20)) + "\xff\xff\xff\xff", dribble: "x", cutAfter: badLimit},
+		{name: "frames of no version", upgrade: protocol.Upgrade, say: strings.Repeat("\x7f", 24), cutAfter: badLimit},
+		{name: "a WebSocket frame without a mask", upgrade: "websocket", say: "\x82\x05hello", cutAfter: badLimit},
+		{name: "a WebSocket frame of 2^62 bytes", upgrade: "websocket", say: "\x82\xff\x40\x00\x00\x00\x00\x00\x00\x00mask", cutAfter: slowLimit},
+		{name: "WebSocket fragments", upgrade: "websocket", say: "\x02\x81maskx", dribble: "\x00\x81maskx", cutAfter: slowLimit},
 	}
 }
 
@@ -54,21 +57,27 @@ func (t *trial) slowPeers() error {
 	if _, err := t.client(t.addr, "good"); err != nil {
 		return err
 	}
-	batches := make([][]peer, 0, len(peers()))
-	for _, p := range peers() {
+	t.crowds(peers(), false)
+	return nil
+}
+
+// crowds are the connections of slowPeers, for each of the kinds; secure has the good requests come by https.
+func (t *trial) crowds(kinds []peer, secure bool) {
+	batches := make([][]peer, 0, len(kinds))
+	for _, p := range kinds {
 		batches = append(batches, []peer{p})
 	}
 	if t.options.quick {
-		batches = [][]peer{peers()}
+		batches = [][]peer{kinds}
 	}
-	before := t.send(paced{name: "good", requests: 1_000, over: 5 * time.Second})
+	before := t.send(paced{name: "good", requests: 1_000, over: 5 * time.Second, secure: secure})
 	for _, batch := range batches {
 		rss := t.server.RSS()
 		var all sync.WaitGroup
 		for _, p := range batch {
 			all.Go(func() { t.crowd(p, pick(t, 200, 5_000)) })
 		}
-		during := t.send(paced{name: "good", requests: 1_000, over: 10 * time.Second})
+		during := t.send(paced{name: "good", requests: 1_000, over: 10 * time.Second, secure: secure})
 		all.Wait()
 		each := (t.server.PeakRSS() - rss) / float64(len(batch)*pick(t, 200, 5_000)) / 1024
 		name := batch[0].name
@@ -78,7 +87,6 @@ func (t *trial) slowPeers() error {
 		t.check(len(during.errors) == 0 && each <= 64, "beside "+name+": 1,000 good requests; growth of the server's memory for each",
 			fmt.Sprintf("%s; p99 %.1f ms, before %.1f; %.1f KiB", during.failed(), ms(during.p99()), ms(before.p99()), each), "0 failed; <= 64 KiB")
 	}
-	return nil
 }
 
 // crowd opens n connections of a kind, within two seconds, and checks when they are cut off.
@@ -117,14 +125,23 @@ func (t *trial) crowd(p peer, n int) {
 
 // dawdle is one of them. It gives the time until the server cut it off, 0 if it did not in half as long again.
 func (t *trial) dawdle(p peer, i int) (time.Duration, error) {
-	w, err := t.dial(i)
+	addr := t.addr
+	if p.tls {
+		addr = t.secure
+	}
+	w, err := dialTo(addr, i)
 	if err != nil {
 		return 0, err
 	}
 	defer w.reset()
-	switch p.upgrade {
-	case "":
-	case protocol.Upgrade:
+	out, in := io.Writer(w), io.Reader(w.in)
+	switch {
+	case p.alpn != "":
+		c := tls.Client(w.TCPConn, t.greeting("good", p.alpn))
+		err = c.Handshake()
+		out, in = c, c
+	case p.upgrade == "":
+	case p.upgrade == protocol.Upgrade:
 		err = w.upgrade(t.addr)
 	default:
 		err = w.upgradeWebSocket(t.addr)
@@ -135,20 +152,20 @@ func (t *trial) dawdle(p peer, i int) (time.Duration, error) {
 	start := time.Now()
 	limit := start.Add(p.cutAfter + max(p.cutAfter/2, 4*time.Second))
 	_ = w.SetDeadline(limit)
-	if _, err := io.WriteString(w, p.say); err != nil {
+	if _, err := io.WriteString(out, p.say); err != nil {
 		return 0, err
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = io.Copy(io.Discard, w.in)
+		_, _ = io.Copy(io.Discard, in)
 	}()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			_, _ = io.WriteString(w, p.dribble) // the reader sees where it fails
+			_, _ = io.WriteString(out, p.dribble) // the reader sees where it fails
 		case <-ended:
 			if !time.Now().Before(limit) {
 				return 0, nil

@@ -35,13 +35,17 @@ func visitors() *http.Client {
 // get asks for a path of a name within limit and wants the small answer. The error is a *refusal where
 // another status came.
 func (s *site) get(c *http.Client, name, path string, limit time.Duration) error {
+	return s.getURL(c, "http://"+s.addr+path, name+".localhost", limit)
+}
+
+func (s *site) getURL(c *http.Client, url, host string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(s.Context, limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	req.Host = name + ".localhost"
+	req.Host = host
 	resp, err := c.Do(req)
 	if err != nil {
 		return err
@@ -77,6 +81,7 @@ type paced struct {
 	requests int
 	over     time.Duration
 	limit    time.Duration // for each; 0: 30 s
+	secure   bool          // by https
 }
 
 // latencies are those of the answers, and the errors of the others.
@@ -93,14 +98,17 @@ func (s *site) send(p paced) *latencies {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	l := &latencies{}
-	c := visitors()
+	c, get := visitors(), s.get
+	if p.secure {
+		c, get = s.secureVisitors(), s.getSecure
+	}
 	defer c.CloseIdleConnections()
 	gap, start := p.over/time.Duration(p.requests), time.Now()
 	for i := range p.requests {
 		time.Sleep(time.Until(start.Add(time.Duration(i) * gap)))
 		all.Go(func() {
 			begin := time.Now()
-			err := s.get(c, p.name, "/small", p.limit)
+			err := get(c, p.name, "/small", p.limit)
 			took := time.Since(begin)
 			mu.Lock()
 			defer mu.Unlock()

@@ -42,9 +42,11 @@ type wire struct {
 
 // dial connects to the server from an address of this machine's own, of which there is one for each i
 // of a few, so that many connections do not run out of ports.
-func (s *site) dial(i int) (*wire, error) {
+func (s *site) dial(i int) (*wire, error) { return dialTo(s.addr, i) }
+
+func dialTo(addr string, i int) (*wire, error) {
 	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%8))}}
-	c, err := d.Dial("tcp", s.addr)
+	c, err := d.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,10 @@
-package edge
+package datagram
 
 import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,16 +14,18 @@ import (
 	"github.com/revtun/tunnel/internal/capsule"
 )
 
-// udpVisitor is an address that datagrams come from, and its stream to the client.
-type udpVisitor struct {
-	udpWay
-	p       *udpPort
+// visitor is an address that datagrams come from, and its stream.
+type visitor struct {
+	way
+	p       *Port
+	began   time.Time
 	control []byte         // makes an answer come from where the visitor sent to
-	queue   *capsule.Queue // what waits for the client
+	queue   *capsule.Queue // what waits for the stream
 	ctx     context.Context
 	cancel  context.CancelFunc // ends it
 
 	active   atomic.Int64 // when a datagram last came, of either side, in nanoseconds since the port's start
+	bytes    int64        // that went to it; pass's alone
 	answered atomic.Bool  // a datagram has gone to it
 	moved    time.Time    // when answer last went to the port's lists
 
@@ -32,20 +35,30 @@ type udpVisitor struct {
 	listed time.Time     // when it came to the front
 }
 
-// run opens the stream and passes datagrams on until it ends, or the visitor does.
-func (v *udpVisitor) run() {
-	defer v.forget()
-	u := v.p.u
+// run passes datagrams on until the stream ends, or the visitor does.
+func (v *visitor) run() {
+	err := v.pass()
+	v.forget()
+	if v.p.c.Ended != nil {
+		v.p.c.Ended(Visit{From: v.from, Began: v.began, Bytes: v.bytes, Err: err})
+	}
+}
+
+// pass opens the stream. The error is of that.
+func (v *visitor) pass() error {
+	log := v.p.c.log()
 	from := netip.AddrPortFrom(v.from.Addr().WithZone(""), v.from.Port())
-	stream, err := Dial(v.ctx, u.Registry, UDPName(v.p.port), from, 0)
+	stream, err := v.p.c.Dial(v.ctx, from)
 	if err != nil {
-		u.log().Debug("datagrams dropped: no way to the client", "port", v.p.port, "visitor", v.from.String(), "err", brief(err))
-		return
+		log.Debug("datagrams dropped: no way to the client", "visitor", v.from.String(), "err", brief(err))
+		return err
 	}
 	defer stream.Close()
 	reset := func() {
 		if s, ok := stream.(interface{ Reset() error }); ok {
 			s.Reset()
+		} else {
+			stream.Close()
 		}
 	}
 	stop := context.AfterFunc(v.ctx, reset)
@@ -57,12 +70,16 @@ func (v *udpVisitor) run() {
 	v.forget()
 	writing.Wait()
 	if v.ctx.Err() == nil {
-		u.log().Debug("client ended a visitor", "port", v.p.port, "visitor", v.from.String(), "err", brief(err))
+		log.Debug("client ended a visitor", "visitor", v.from.String(), "err", brief(err))
 	}
+	return nil
 }
 
+// brief bounds what the other side may have had a part in, in bytes.
+func brief(err error) string { return fmt.Sprintf("%.300q", err.Error()) }
+
 // answer sends what the client brought. Its error ends the visitor.
-func (v *udpVisitor) answer(b []byte) error {
+func (v *visitor) answer(b []byte) error {
 	_, _, err := v.p.conn.WriteMsgUDPAddrPort(b, v.control, v.from)
 	switch {
 	case errors.Is(err, net.ErrClosed):
@@ -71,6 +88,7 @@ func (v *udpVisitor) answer(b []byte) error {
 		v.p.drops.unsent.Add(1)
 		return nil
 	}
+	v.bytes += int64(len(b))
 	v.p.out.Add(1)
 	v.answered.Store(true)
 	now := time.Now()
@@ -79,7 +97,7 @@ func (v *udpVisitor) answer(b []byte) error {
 		v.moved = now
 		v.p.mu.Lock()
 		defer v.p.mu.Unlock()
-		if v.p.visitors[v.udpWay] == v {
+		if v.p.visitors[v.way] == v {
 			v.p.touch(v, now)
 		}
 	}
@@ -87,7 +105,7 @@ func (v *udpVisitor) answer(b []byte) error {
 }
 
 // forget takes v out of its port.
-func (v *udpVisitor) forget() {
+func (v *visitor) forget() {
 	v.p.mu.Lock()
 	defer v.p.mu.Unlock()
 	v.p.remove(v)
