@@ -47,6 +47,7 @@ func tlsFlags() []cli.Flag {
 		str("acme-storage", "", "`DIR` for certificates and keys (default: $STATE_DIRECTORY, /var/lib/tunnel-server for root, or tunnel-server in the user's data folder)"),
 		list("cert", "PEM `FILE` with a certificate and those that lead to its authority; may be repeated, each with its --key"),
 		list("key", "PEM `FILE` with the key of the --cert at the same place"),
+		str("client-ca", "", "`FILE` with authorities: who shows a certificate of theirs may attach an origin by PTTH, for the certificate's DNS names"),
 		str("allow-plain", "", "`NAME,…` that are served by http, too, not redirected to https; * for all"),
 		&cli.DurationFlag{Name: "hsts", Usage: "tell browsers to come by https only for so long, such as 4320h (default: nothing is said)", EnvVars: env("hsts")},
 		&cli.BoolFlag{Name: "no-http3", Usage: "leave HTTP/3 out", EnvVars: env("no-http3")},
@@ -94,6 +95,9 @@ func secure(c *cli.Context, config *server.Config) (end func(), err error) {
 	if t.AllowPlain, err = plainNames(c.String("allow-plain")); err != nil {
 		return none, err
 	}
+	if t.ClientCAs, err = authorities("client-ca", c.String("client-ca")); err != nil {
+		return none, err
+	}
 	config.TLS = t
 	if usesFiles(c) {
 		pairs := make([]certs.Pair, 0, len(c.StringSlice("cert")))
@@ -134,7 +138,7 @@ func checkTLS(c *cli.Context) error {
 	if usesFiles(c) {
 		return nil
 	}
-	for _, name := range []string{"tls-listen", "allow-plain", "hsts", "no-http3"} {
+	for _, name := range []string{"tls-listen", "client-ca", "allow-plain", "hsts", "no-http3"} {
 		if given(c, name) {
 			return fmt.Errorf("--%s is of no use without certificates: give --acme-email ADDRESS, or --cert FILE and --key FILE", name)
 		}
@@ -173,7 +177,7 @@ func order(c *cli.Context, config *server.Config) (end func(), err error) {
 	if err != nil {
 		return none, fmt.Errorf("--acme-dns: %w", err)
 	}
-	roots, err := authorities(c.String("acme-ca-root"))
+	roots, err := authorities("acme-ca-root", c.String("acme-ca-root"))
 	if err != nil {
 		return none, err
 	}
@@ -234,18 +238,18 @@ func answerDNS(c *cli.Context, self *certs.SelfDNS, acme *certs.ACME, config *se
 	return nil
 }
 
-// authorities reads the certificates of --acme-ca-root.
-func authorities(file string) (*x509.CertPool, error) {
+// authorities reads the certificates of a flag's file.
+func authorities(flag, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("--acme-ca-root: %w", err)
+		return nil, fmt.Errorf("--%s: %w", flag, err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--acme-ca-root: there is no certificate in %s: it is to have those of the authority, as PEM", file)
+		return nil, fmt.Errorf("--%s: there is no certificate in %s: it is to have those of the authority, as PEM", flag, file)
 	}
 	return roots, nil
 }

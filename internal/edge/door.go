@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -37,6 +38,11 @@ type Door struct {
 	// handshake, and is to return soon. Where it returns false it has not touched conn.
 	// Nil: none is taken.
 	Route func(name string, conn net.Conn) bool
+	// ClientCAs are the authorities whose certificates a client may show that calls a
+	// name of which AsksClient says so. It need not show one: what was verified is in
+	// the request's TLS. Nil: nobody is asked.
+	ClientCAs  *x509.CertPool
+	AsksClient func(name string) bool
 	// Log gets a line at debug level for each connection that fails. Nil discards.
 	Log *slog.Logger
 }
@@ -57,6 +63,10 @@ func (d *Door) Listener(l net.Listener) net.Listener {
 	one := &listener{Listener: l, door: d}
 	if d.GetCertificate != nil {
 		one.config = d.config()
+		if d.ClientCAs != nil {
+			one.asking = one.config.Clone()
+			one.asking.ClientAuth, one.asking.ClientCAs = tls.VerifyClientCertIfGiven, d.ClientCAs
+		}
 	}
 	if one.config != nil || len(d.Proxies) > 0 {
 		one.opened = make(chan incoming)
@@ -70,6 +80,7 @@ type listener struct {
 	net.Listener
 	door   *Door
 	config *tls.Config // nil: no TLS
+	asking *tls.Config // for those who are asked for a certificate; nil: nobody is
 
 	// The rest is nil where nothing stands before the first request.
 	opened    chan incoming

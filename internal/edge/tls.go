@@ -40,7 +40,7 @@ func cipherSuites() []uint16 {
 // handshake makes c a connection of TLS. The error is errRouted where c is somebody
 // else's now, any other where it is to be closed.
 func (l *listener) handshake(c tcpConn, entry *admitted, due time.Time) (*secured, error) {
-	h := &hello{tcpConn: c, door: l.door, entry: entry, due: due}
+	h := &hello{tcpConn: c, door: l.door, asking: l.asking, entry: entry, due: due}
 	s := &secured{Conn: tls.Server(h, l.config), tcp: h}
 	// A certificate may be on order: who closes the listener does not wait for it.
 	err := s.HandshakeContext(l.accepting)
@@ -67,6 +67,7 @@ var errLongHello = errors.New("the first message of the handshake is too long")
 type hello struct {
 	tcpConn
 	door    *Door
+	asking  *tls.Config
 	entry   *admitted
 	due     time.Time // when the handshake is to be over; zero: any time
 	seen    []byte
@@ -114,6 +115,9 @@ func decide(info *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, errRouted
 	}
 	h.seen = nil
+	if h.asking != nil && h.door.AsksClient(info.ServerName) {
+		return h.asking, nil
+	}
 	return nil, nil
 }
 

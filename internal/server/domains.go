@@ -46,6 +46,7 @@ type claimant struct {
 	owner    string // to whom its names belong
 	group    string // who its held names count with
 	log      *slog.Logger
+	by       *certified // nil: it was a token, or nothing, that told who it is
 
 	lookups struct { // of custom domains, within a minute
 		since time.Time
@@ -86,7 +87,7 @@ func (s *session) authorize(b *protocol.Bind) error {
 // and custom domains against the word of who has them. byRight tells of each domain
 // whether it was the rights.
 func (s *claimant) authorize(ctx context.Context, b *protocol.Bind) (byRight map[string]bool, err error) {
-	rights := s.server.c.Auth.Rights(s.identity)
+	rights := s.rights()
 	// A name that the server picks may be any.
 	if b.Name == "" && !slices.Contains(rights.Names, "*") || b.Name != "" && !rights.Name(b.Name) {
 		return nil, nameForbidden(b.Name, rights.Names)

@@ -103,11 +103,16 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 }
 
 // identify finds out who asks: by a bearer token, by basic authentication with the
-// token as the password, or, without either, nobody in particular.
+// token as the password, by a certificate, or, without any, nobody in particular.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, from netip.Addr, c *claimant) *protocol.Error {
 	token := bearer(r)
 	if _, password, ok := r.BasicAuth(); ok {
 		token = password
+	}
+	if token == "" && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		c.by = certify(r.TLS.PeerCertificates[0], s.c.Domain)
+		c.identity, c.owner, c.group = c.by.identity, c.by.identity.ID, c.by.identity.ID
+		return nil
 	}
 	id, err := s.throttle.Authenticate(from, token, rand.Text())
 	if err != nil {
@@ -156,7 +161,7 @@ func (a *attachment) mayServe(ctx context.Context, all []protocol.Origin) (names
 
 func (a *attachment) authorizeOrigin(ctx context.Context, b *protocol.Bind) (map[string]bool, error) {
 	if len(b.Domains) > 0 {
-		return a.authorizeDomains(ctx, b, a.server.c.Auth.Rights(a.identity))
+		return a.authorizeDomains(ctx, b, a.rights())
 	}
 	return a.authorize(ctx, b)
 }
@@ -308,6 +313,9 @@ func (a *attachment) run(conn net.Conn) {
 		return
 	}
 	defer line.Close()
+	if a.by != nil {
+		defer time.AfterFunc(time.Until(a.by.until), line.Close).Stop()
+	}
 	names := make([]string, len(a.origins))
 	for i, o := range a.origins {
 		names[i] = o.name
@@ -352,7 +360,7 @@ func (s *Server) attach(a *attachment, line *upstream.Line) bool {
 	}
 	s.origins.attached[a] = struct{}{}
 	s.origins.mu.Unlock()
-	if s.draining.Load() || !s.c.Auth.Valid(a.identity) { // after it is noted: those that end all look there
+	if s.draining.Load() || !a.valid() { // after it is noted: those that end all look there
 		s.detach(a)
 		return false
 	}
@@ -376,7 +384,7 @@ func (s *Server) attachments() (all []*attachment) {
 
 // overclaims returns a name that a has and may not have any more, or "".
 func (a *attachment) overclaims() string {
-	rights := a.server.c.Auth.Rights(a.identity)
+	rights := a.rights()
 	a.server.origins.mu.Lock()
 	defer a.server.origins.mu.Unlock()
 	for _, o := range a.origins {
@@ -391,7 +399,7 @@ func (a *attachment) overclaims() string {
 // reach as far as they did.
 func (s *Server) endOrigins() {
 	for _, a := range s.attachments() {
-		if !s.c.Auth.Valid(a.identity) || a.overclaims() != "" {
+		if !a.valid() || a.overclaims() != "" {
 			a.log.Info("ending origin", "code", string(protocol.TokenRevoked))
 			a.line.Close()
 		}

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +23,9 @@ type TLS struct {
 	Listen string
 	// GetCertificate is crypto/tls's. Needed.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ClientCAs are the authorities whose certificates let an origin attach itself by
+	// PTTH: one may serve what its DNS names name. Nil: there are none.
+	ClientCAs *x509.CertPool
 	// Challenges answers a CA's HTTP-01 on the plain listener and leaves the rest to
 	// next. Nil: there are none.
 	Challenges func(next http.Handler) http.Handler
@@ -70,6 +75,9 @@ func (s *Server) listenTLS(door edge.Door) error {
 	}
 	s.sni = &edge.TLS{Registry: s.c.Registry, Domain: s.c.Domain, Park: s.c.Park, Gate: s.gate, Log: s.log}
 	door.GetCertificate, door.Route = s.c.TLS.GetCertificate, s.sni.Route
+	door.ClientCAs, door.AsksClient = s.c.TLS.ClientCAs, func(name string) bool {
+		return strings.EqualFold(name, s.c.Domain) || strings.EqualFold(name, s.publicHost())
+	}
 	_, wanted, _ := net.SplitHostPort(s.c.TLS.Listen)
 	for tries := 1; ; tries++ {
 		secure, err := net.Listen("tcp", s.c.TLS.Listen)
