@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/revtun/tunnel/internal/rewrite"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -81,31 +82,6 @@ func redirectBare(w http.ResponseWriter, v *visit) {
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
-// cutPrefix takes prefix off a path with query and fragment, or reports that the
-// path is not below it.
-func cutPrefix(path, prefix string) (string, bool) {
-	rest, ok := strings.CutPrefix(path, prefix)
-	switch {
-	case !ok, rest != "" && strings.IndexByte("/?#", rest[0]) < 0:
-		return "", false
-	case rest == "" || rest[0] != '/':
-		rest = "/" + rest
-	}
-	return rest, true
-}
-
-// addPrefix puts prefix before a path with query and fragment, unless the local
-// app has done so, as it was told to by X-Forwarded-Prefix.
-func addPrefix(path, prefix string) string {
-	if _, done := cutPrefix(path, prefix); done {
-		return path
-	}
-	if path == "" || path[0] != '/' {
-		path = "/" + path
-	}
-	return prefix + path
-}
-
 // rooted reports whether a URL reference is a path from the root (RFC 3986,
 // section 4.2). Browsers take a backslash for a slash.
 func rooted(ref string) bool {
@@ -115,9 +91,9 @@ func rooted(ref string) bool {
 // unprefixRequest makes what a visitor said of paths below the name the local
 // app's, where the app is called by the public host; rewriteRequest does the same
 // where it is not.
-func unprefixRequest(out *http.Request, v *visit, public origin) {
+func unprefixRequest(out *http.Request, v *visit) {
 	for _, name := range []string{"Referer", "Destination"} {
-		replaceOrigin(out.Header, name, public, origin{scheme: v.scheme, host: v.host})
+		rewrite.ReplaceOrigin(out.Header, name, public(v), rewrite.Origin{Scheme: v.scheme, Host: v.host})
 	}
 }
 
@@ -125,7 +101,7 @@ func unprefixRequest(out *http.Request, v *visit, public origin) {
 // section 8.3).
 func unprefixDestination(out *http.Request, v *visit) {
 	if values := out.Header["Destination"]; len(values) == 1 && rooted(values[0]) {
-		if path, ok := cutPrefix(values[0], v.prefix); ok {
+		if path, ok := rewrite.CutPrefix(values[0], v.prefix); ok {
 			out.Header["Destination"] = []string{path}
 		}
 	}
@@ -133,14 +109,14 @@ func unprefixDestination(out *http.Request, v *visit) {
 
 // prefixResponse makes what the local app says of its paths the visitor's.
 func prefixResponse(header http.Header, v *visit) {
-	self := origin{host: v.host}
+	self := rewrite.Origin{Host: v.host}
 	for _, name := range []string{"Location", "Content-Location"} {
 		for i, value := range header[name] {
 			if rooted(value) {
-				header[name][i] = addPrefix(value, v.prefix)
+				header[name][i] = rewrite.AddPrefix(value, v.prefix)
 			}
 		}
-		replaceOrigin(header, name, self, origin{v.scheme, v.host, v.prefix})
+		rewrite.ReplaceOrigin(header, name, self, rewrite.Origin{Scheme: v.scheme, Host: v.host, Path: v.prefix})
 	}
 	for i, value := range header["Refresh"] {
 		header["Refresh"][i] = prefixRefresh(value, v)
@@ -162,7 +138,7 @@ func confineWorker(header http.Header, prefix string) {
 	if len(header[name]) == 0 {
 		return
 	}
-	scope := addPrefix(header.Get(name), prefix)
+	scope := rewrite.AddPrefix(header.Get(name), prefix)
 	if climbs(scope[len(prefix):]) || strings.ContainsAny(scope, "\t\r\n") {
 		delete(header, name)
 		return
@@ -178,10 +154,10 @@ func prefixRefresh(value string, v *visit) string {
 	}
 	head, ref := value[:at+1], strings.Trim(value[at+1:], " '\"")
 	if rooted(ref) {
-		return head + addPrefix(ref, v.prefix)
+		return head + rewrite.AddPrefix(ref, v.prefix)
 	}
 	one := http.Header{"Refresh": {ref}}
-	replaceOrigin(one, "Refresh", origin{host: v.host}, origin{v.scheme, v.host, v.prefix})
+	rewrite.ReplaceOrigin(one, "Refresh", rewrite.Origin{Host: v.host}, rewrite.Origin{Scheme: v.scheme, Host: v.host, Path: v.prefix})
 	return head + one["Refresh"][0]
 }
 
@@ -204,7 +180,7 @@ func confinePath(cookie, prefix string) string {
 	if !strings.HasPrefix(path, "/") {
 		return cookie // the browser takes the request's directory, which is below prefix
 	}
-	if path = addPrefix(path, prefix); path == prefix || climbs(path[len(prefix):]) {
+	if path = rewrite.AddPrefix(path, prefix); path == prefix || climbs(path[len(prefix):]) {
 		path = prefix + "/"
 	}
 	return cookie + "; Path=" + path

@@ -3,19 +3,12 @@ package edge
 import (
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/revtun/tunnel/internal/policy"
+	"github.com/revtun/tunnel/internal/rewrite"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
-
-// origin is whose URLs they are (RFC 6454).
-type origin struct {
-	scheme string // "": either
-	host   string // host[:port]
-	path   string // of a part of it: what comes before its paths; "": all of it
-}
 
 // rewriteRequest makes the local app see itself called directly.
 func rewriteRequest(out *http.Request, v *visit, p *policy.Policy) {
@@ -23,116 +16,34 @@ func rewriteRequest(out *http.Request, v *visit, p *policy.Policy) {
 	if v.prefix != "" {
 		unprefixDestination(out, v)
 	}
-	if !p.Rewrites() && v.prefix == "" {
-		return
+	switch {
+	case p.Rewrites():
+		rewrite.Request(out, public(v), rewrite.Origin{Scheme: p.Scheme, Host: p.Host})
+	case v.prefix != "":
+		unprefixRequest(out, v)
 	}
-	public := origin{host: v.host, path: v.prefix}
+}
+
+// public is where the visitor believes to be.
+func public(v *visit) rewrite.Origin {
+	o := rewrite.Origin{Host: v.host, Path: v.prefix}
 	if v.scheme == "https" {
 		// A page that came without TLS, from whoever was on its way, is foreign. The
 		// other way round, a proxy may not have said that there is TLS.
-		public.scheme = "https"
+		o.Scheme = "https"
 	}
-	if !p.Rewrites() {
-		unprefixRequest(out, v, public)
-		return
-	}
-	out.Host = p.Host
-	local := origin{scheme: p.Scheme, host: p.Host}
-	// WebDAV names its target by URL (RFC 4918, section 10.3).
-	for _, name := range []string{"Referer", "Destination"} {
-		replaceOrigin(out.Header, name, public, local)
-	}
-	public.path = "" // RFC 6454, section 6.1: an origin has none
-	replaceOrigin(out.Header, "Origin", public, local)
+	return o
 }
 
 // rewriteResponse turns what the local app says of itself back to the public
-// name. It may have been told by X-Forwarded-Proto of another scheme than its own.
+// name.
 func rewriteResponse(res *http.Response, r *http.Request, v *visit, p *policy.Policy) {
+	if p.Rewrites() {
+		rewrite.Response(res, r.Header["Origin"], rewrite.Origin{Host: p.Host}, rewrite.Origin{Scheme: v.scheme, Host: v.host})
+	}
 	if v.prefix != "" {
-		defer prefixResponse(res.Header, v) // of what is public by then
+		prefixResponse(res.Header, v) // of what is public by now
 	}
-	if !p.Rewrites() {
-		return
-	}
-	local, public := origin{host: p.Host}, origin{scheme: v.scheme, host: v.host}
-	replaceOrigin(res.Header, "Location", local, public)
-	replaceOrigin(res.Header, "Content-Location", local, public)
-	// A page may truly be of the local origin; then it is that which is allowed.
-	const allow = "Access-Control-Allow-Origin"
-	if !slices.Equal(res.Header[allow], r.Header["Origin"]) {
-		replaceOrigin(res.Header, allow, local, public)
-	}
-	if cookies := res.Header["Set-Cookie"]; len(cookies) > 0 {
-		local := hostname(p.Host)
-		domain, _ := canonical(v.host)
-		for i, c := range cookies {
-			cookies[i] = replaceDomain(c, local, domain)
-		}
-	}
-}
-
-// replaceOrigin makes the URLs of a field that are from's, and below its path, to's. Others, and
-// relative ones, stay. The slice of values may be another header's too.
-func replaceOrigin(h http.Header, name string, from, to origin) {
-	for i, value := range h[name] {
-		scheme, rest, _ := strings.Cut(value, "//")
-		switch strings.ToLower(scheme) {
-		case "http:":
-			scheme = "http"
-		case "https:":
-			scheme = "https"
-		case "":
-			scheme = to.scheme // of the page that shows it
-		default:
-			continue
-		}
-		end := strings.IndexAny(rest, "/?#")
-		if end < 0 {
-			end = len(rest)
-		}
-		if !sameHost(rest[:end], from.host, scheme) || from.scheme != "" && from.scheme != scheme {
-			continue
-		}
-		path, ok := rest[end:], true
-		if from.path != "" {
-			path, ok = cutPrefix(path, from.path)
-		}
-		if to.path != "" {
-			path = addPrefix(path, to.path)
-		}
-		if ok {
-			values := slices.Clone(h[name])
-			values[i] = to.scheme + "://" + to.host + path
-			h[name] = values
-		}
-	}
-}
-
-// sameHost compares two host[:port], where the port of scheme may be missing.
-func sameHost(a, b, scheme string) bool {
-	port := ":80"
-	if strings.EqualFold(scheme, "https") {
-		port = ":443"
-	}
-	return strings.EqualFold(a, b) || strings.EqualFold(strings.TrimSuffix(a, port), strings.TrimSuffix(b, port))
-}
-
-// replaceDomain changes the Domain attribute of a Set-Cookie value (RFC 6265,
-// section 4.1.2.3) where it is from, or a parent of it.
-func replaceDomain(cookie, from, to string) string {
-	parts := strings.Split(cookie, ";")
-	for i, part := range parts[1:] {
-		name, value, ok := strings.Cut(part, "=")
-		if !ok || !strings.EqualFold(strings.TrimSpace(name), "Domain") {
-			continue
-		}
-		domain := strings.TrimPrefix(strings.TrimSpace(value), ".")
-		if domain != "" && strings.HasSuffix("."+strings.ToLower(from), "."+strings.ToLower(domain)) {
-			parts[i+1] = name + "=" + to
-		}
-	}
-	return strings.Join(parts, ";")
 }
 
 // confineCookies keeps cookies from the other tenants (S20): one that names the

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -163,12 +162,4 @@ func (t *trailers) Read(p []byte) (int, error) {
 		t.visit.strip(t.out.Trailer)
 	}
 	return n, err
-}
-
-// hostname returns a host without its port, as it is spelled.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
-	}
-	return strings.Trim(host, "[]")
 }
