@@ -73,13 +73,13 @@ func named(name string, bind func(name string) error) (string, error) {
 		return name, bind(name)
 	}
 	for range 9 {
-		name := randomName()
+		name := protocol.RandomName()
 		err := bind(name)
 		if !errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
 			return name, err
 		}
 	}
-	name = randomName()
+	name = protocol.RandomName()
 	return name, bind(name)
 }
 
@@ -102,7 +102,7 @@ func (s *session) claimUDP(b *protocol.Bind) (*protocol.Bound, error) {
 
 // claimPort binds a port. The name chooses it, and is nobody else's business.
 func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, error) {
-	name := cmp.Or(b.Name, randomName())
+	name := cmp.Or(b.Name, protocol.RandomName())
 	key := portKey{c.kind, s.owner, name}
 	owner := key.routeOwner()
 	last := s.server.last.of(key)

@@ -161,7 +161,7 @@ func (l *link) attempt(ctx context.Context, kind transport.Kind, left int, b *pr
 	if err != nil {
 		return nil, err
 	}
-	s.mux = m
+	s.conduit, s.mux = m, m
 	stop := context.AfterFunc(ctx, func() { m.Close() })
 	secret, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}, Agent: l.dialer.Agent, Resume: l.resume, Connect: b == nil}, b)
 	if !stop() {

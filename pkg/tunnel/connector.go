@@ -53,8 +53,11 @@ func (c *Client) Connect(ctx context.Context, o ConnectOptions) (*Connector, err
 	if err != nil {
 		return nil, err
 	}
+	if c.Transport == PTTH {
+		return nil, errNoStreams()
+	}
 	d := &Connector{
-		line:    line{client: c, log: c.log(), link: c.link(dialer)},
+		line:    c.newLine(dialer, nil),
 		changed: make(chan struct{}), drained: make(chan struct{}),
 	}
 	d.serve = d.carry

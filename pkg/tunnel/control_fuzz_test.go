@@ -33,7 +33,7 @@ func FuzzControl(f *testing.F) {
 		defer stop()
 		defer context.AfterFunc(ctx, func() { m.Close() })()
 		s := newSession()
-		s.mux = m
+		s.conduit, s.mux = m, m
 		want := expectedOf(in)
 		resume, err := s.handshake(ctx, &protocol.Hello{Versions: []int{protocol.Version}}, &protocol.Bind{ID: 1, Name: "demo"})
 		if resume != want.resume || (err == nil) != (want.bound != nil) {

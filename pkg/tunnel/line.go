@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -22,12 +23,13 @@ const maxUnread = 256 << 20
 type line struct {
 	client *Client
 	log    *slog.Logger
-	link   *link
-	bind   *protocol.Bind // what each session claims; nil: nothing
 	name   string
 	url    string
 	urls   []string
-	serve  func(context.Context, *session) // uses a session until it has ended
+
+	connect func(context.Context) (*session, error) // makes one attempt to get a session
+	serve   func(context.Context, *session)         // uses a session until it has ended
+	spent   func()                                  // a session goes on beside the next one: its ids ran out
 
 	stop   context.CancelFunc // ends attempts to connect
 	cancel context.CancelFunc // ends run, and all sessions
@@ -41,6 +43,16 @@ type line struct {
 
 	telling sync.Mutex // one event at a time; guards told
 	told    EventType
+}
+
+// newLine is a line whose sessions have streams, and claim bind, if there is one.
+func (c *Client) newLine(dialer *transport.Dialer, bind *protocol.Bind) line {
+	k := c.link(dialer)
+	return line{
+		client: c, log: c.log(),
+		connect: func(ctx context.Context) (*session, error) { return k.connect(ctx, bind) },
+		spent:   func() { k.resume = "" }, // the next session is not to fence it
+	}
 }
 
 // link is what makes the sessions of a line.
@@ -57,7 +69,7 @@ func (c *Client) link(dialer *transport.Dialer) *link {
 
 // first makes the first session.
 func (l *line) first(ctx context.Context, retry bool) (*session, error) {
-	s, err := l.link.connect(ctx, l.bind)
+	s, err := l.connect(ctx)
 	if err != nil && retry && !fatal(err) {
 		l.log.Warn("server cannot be reached, retrying", "err", err)
 		s, err = l.reconnect(ctx, 1, err, nil)
@@ -95,7 +107,50 @@ func (l *line) close() []*session {
 	defer l.mu.Unlock()
 	l.closing = true
 	l.stop()
-	return slices.DeleteFunc(slices.Clone(l.live), func(s *session) bool { return isClosed(s.mux.Done()) })
+	return slices.DeleteFunc(slices.Clone(l.live), func(s *session) bool { return isClosed(s.Done()) })
+}
+
+// drain notes that no new session is wanted, gives the name back and waits until
+// the answers to all requests under way have arrived, or the sessions have ended; the
+// error is ctx's.
+func (l *line) drain(ctx context.Context) error {
+	sessions := l.close()
+	if len(sessions) > 0 {
+		l.tell(Draining, nil)
+	}
+	errs := make(chan error)
+	for _, s := range sessions {
+		go func() { errs <- s.drain(ctx) }()
+	}
+	var err error
+	for range sessions {
+		err = cmp.Or(err, <-errs)
+	}
+	return err
+}
+
+// drainAfter runs until, which returns why the line has ended. When ctx ends it drains
+// the line, and ends it.
+func (l *line) drainAfter(ctx context.Context, until func() error) error {
+	served := make(chan error, 1)
+	go func() { served <- until() }()
+	var err error
+	select {
+	case err = <-served: // the line has ended for good
+	case <-ctx.Done():
+		grace := max(l.client.grace(), 0)
+		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		if err := l.drain(draining); errors.Is(err, context.DeadlineExceeded) {
+			l.log.Warn("grace is over, ending what is left", "grace", grace)
+		}
+		cancel()
+		l.end()
+		err = <-served
+	}
+	if errors.Is(err, errClosed) {
+		return nil
+	}
+	return err
 }
 
 func (l *line) isClosing() bool {
@@ -118,21 +173,22 @@ func (l *line) tell(t EventType, err error) {
 	if l.client.Events != nil {
 		e := Event{Type: t, Name: l.name, URL: l.url, URLs: slices.Clone(l.urls), Err: err}
 		if t == Ready || t == Reconnected {
-			e.Transport, e.RawShut = l.transport()
+			e.Transport, e.Protocol, e.RawShut = l.transport()
 		}
 		l.client.Events(e)
 	}
 }
 
-// transport is what the newest session runs on, and whether raw was shut out.
-func (l *line) transport() (t Transport, rawShut bool) {
+// transport is what the newest session runs on, what is spoken there by PTTH, and
+// whether raw was shut out.
+func (l *line) transport() (t Transport, alpn string, rawShut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.live) == 0 {
-		return "", false
+		return "", "", false
 	}
 	s := l.live[len(l.live)-1]
-	return Transport(s.kind), s.rawShut
+	return Transport(s.kind), s.alpn, s.rawShut
 }
 
 // run keeps the line connected until it is closed or the server says no.
@@ -168,12 +224,12 @@ func (l *line) keep(ctx, connecting context.Context, s *session, sessions *sync.
 		}
 		next, err := l.reconnect(connecting, failures, nil, gone)
 		if err != nil {
-			<-s.mux.Done() // what is under way while the server drains may finish
+			<-s.Done() // what is under way while the server drains may finish
 			return err
 		}
 		if !l.add(next) {
 			next.farewell()
-			<-s.mux.Done()
+			<-s.Done()
 			return nil
 		}
 		l.tell(Reconnected, nil)
@@ -187,11 +243,11 @@ func (l *line) watch(s *session) (gone <-chan struct{}, err error) {
 	select {
 	case <-s.draining:
 		if s.spent() {
-			l.link.resume = "" // it goes on beside the next one, which is not to fence it
+			l.spent()
 		}
 		l.tell(Draining, s.reason)
-		return s.mux.Done(), nil
-	case <-s.mux.Done():
+		return s.Done(), nil
+	case <-s.Done():
 	}
 	err = s.err()
 	if errors.Is(err, &protocol.Error{Code: protocol.Draining}) {

@@ -34,30 +34,44 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Name != "" {
-		if err := protocol.CheckName(o.Name); err != nil {
-			return nil, &ConfigError{Err: err}
-		}
+	switch {
+	case c.Transport == PTTH:
+		return nil, errNoStreams()
+	case o.Origin != "":
+		return nil, configError("an origin is for PTTH: use that transport, or leave the origin out")
 	}
-	for _, domain := range o.Domains {
-		if err := protocol.CheckDomain(domain); err != nil {
-			return nil, &ConfigError{Err: err}
-		}
+	if err := o.check(); err != nil {
+		return nil, err
 	}
-	l := &Listener{line: line{client: c, log: c.log(), link: c.link(dialer)}, streams: make(chan net.Conn)}
-	l.serve = l.accept
-	l.bind = &protocol.Bind{
+	bind := &protocol.Bind{
 		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
 		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream, Visitor: o.Visitor,
 	}
+	l := &Listener{line: c.newLine(dialer, bind), streams: make(chan net.Conn)}
+	l.serve = l.accept
 	s, err := l.first(ctx, o.Retry)
 	if err != nil {
 		return nil, listenError(ctx, err)
 	}
 	l.name, l.url, l.urls = s.name, s.url, s.urls
-	l.bind.Name, l.bind.Port = s.name, s.port // the same ones again
+	bind.Name, bind.Port = s.name, s.port // the same ones again
 	l.begin(ctx, s)
 	return l, nil
+}
+
+// check checks what a name and domains have to keep to.
+func (o *Options) check() error {
+	if o.Name != "" {
+		if err := protocol.CheckName(o.Name); err != nil {
+			return &ConfigError{Err: err}
+		}
+	}
+	for _, domain := range o.Domains {
+		if err := protocol.CheckDomain(domain); err != nil {
+			return &ConfigError{Err: err}
+		}
+	}
+	return nil
 }
 
 // listenError sorts the errors of the first attempt.
@@ -105,21 +119,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 // all requests under way, or the connection has ended; the error is ctx's.
 // Connections that were upgraded, such as WebSockets, have no end to wait for.
 // Close is still to be called.
-func (l *Listener) Drain(ctx context.Context) error {
-	sessions := l.close()
-	if len(sessions) > 0 {
-		l.tell(Draining, nil)
-	}
-	errs := make(chan error)
-	for _, s := range sessions {
-		go func() { errs <- s.drain(ctx) }()
-	}
-	var err error
-	for range sessions {
-		err = cmp.Or(err, <-errs)
-	}
-	return err
-}
+func (l *Listener) Drain(ctx context.Context) error { return l.drain(ctx) }
 
 // Close gives the name back and ends the connection at once: visitors see that
 // what is under way was cut off. An http.Server that is shut down closes its

@@ -68,7 +68,7 @@ func (l *line) reconnect(ctx context.Context, n int, last error, gone <-chan str
 				return nil, interrupted(ctx, last)
 			}
 		}
-		s, err := l.link.connect(ctx, l.bind)
+		s, err := l.connect(ctx)
 		switch {
 		case err == nil:
 			return s, nil
@@ -135,9 +135,9 @@ func (l *line) checkLife(ctx context.Context) {
 	l.mu.Unlock()
 	for _, s := range sessions {
 		asked := time.Now()
-		_, err := s.mux.Ping(ctx)
+		_, err := s.Ping(ctx)
 		// Any byte is life: on a slow link the answer may stand behind much else.
-		if errors.Is(err, context.DeadlineExceeded) && s.mux.Idle() >= time.Since(asked) {
+		if errors.Is(err, context.DeadlineExceeded) && s.Idle() >= time.Since(asked) {
 			s.end(errAfterSleep)
 		}
 	}

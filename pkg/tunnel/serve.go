@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,8 +12,15 @@ import (
 // Serve claims a name and serves its requests with handler until ctx ends; then
 // it drains: the name is given back, requests under way finish within Grace,
 // and Serve returns nil. An error is Listen's, or says why the server ended the
-// session for good.
+// session for good. Over PTTH it is [Client.Attach] and [Backend.Run].
 func (c *Client) Serve(ctx context.Context, o Options, handler http.Handler) error {
+	if c.Transport == PTTH {
+		b, err := c.Attach(ctx, o, handler)
+		if err != nil {
+			return err
+		}
+		return b.Run(ctx)
+	}
 	l, err := c.Listen(ctx, o)
 	if err != nil {
 		return err
@@ -52,30 +58,6 @@ func (l *Listener) ServeConns(ctx context.Context, serve func(net.Conn)) error {
 			serving.Go(func() { serve(conn) })
 		}
 	})
-}
-
-// drainAfter runs serve, which accepts until the listener has ended. When ctx ends
-// it drains the listener, and closes it.
-func (l *Listener) drainAfter(ctx context.Context, serve func() error) error {
-	served := make(chan error, 1)
-	go func() { served <- serve() }()
-	var err error
-	select {
-	case err = <-served: // the listener has ended for good
-	case <-ctx.Done():
-		grace := max(l.client.grace(), 0)
-		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		if err := l.Drain(draining); errors.Is(err, context.DeadlineExceeded) {
-			l.log.Warn("grace is over, ending what is left", "grace", grace)
-		}
-		cancel()
-		l.Close()
-		err = <-served
-	}
-	if errors.Is(err, errClosed) {
-		return nil
-	}
-	return err
 }
 
 func (c *Client) grace() time.Duration {

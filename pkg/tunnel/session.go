@@ -16,12 +16,14 @@ import (
 const farewellTime = 500 * time.Millisecond
 
 // session is one connection to the server, with the listener's name claimed, or one
-// to reach private endpoints by.
+// to reach private endpoints by; or connections to a proxy by PTTH.
 type session struct {
-	mux       mux.Session
-	control   mux.Stream
+	conduit
+	mux       mux.Session // the conduit, where that has streams
+	control   mux.Stream  // nil: there are none
 	kind      transport.Kind
-	rawShut   bool // raw was tried before it, and something on the way does not let it pass
+	alpn      string // what is spoken, of PTTH
+	rawShut   bool   // raw was tried before it, and something on the way does not let it pass
 	name      string
 	url       string
 	urls      []string
@@ -34,6 +36,15 @@ type session struct {
 
 	mu    sync.Mutex // guards cause
 	cause error      // why this side ended the session, or what the server said
+}
+
+// conduit is what a session runs on, as [mux.Session] has it.
+type conduit interface {
+	Ping(ctx context.Context) (time.Duration, error)
+	Idle() time.Duration
+	Close() error
+	Done() <-chan struct{}
+	Err() error
 }
 
 func newSession() *session {
@@ -136,7 +147,7 @@ func (s *session) readControl() {
 	for {
 		m, err := protocol.Read(s.control)
 		switch {
-		case err != nil && isClosed(s.mux.Done()):
+		case err != nil && isClosed(s.Done()):
 			return // and that is why
 		case err != nil:
 			s.end(garbled(err))
@@ -188,43 +199,48 @@ func (s *session) end(cause error) {
 		s.cause = cause
 	}
 	s.mu.Unlock()
-	s.mux.Close()
+	s.Close()
 }
 
 // err says why the session ended; it waits for that.
 func (s *session) err() error {
-	<-s.mux.Done()
+	<-s.Done()
 	<-s.read
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cause != nil {
 		return s.cause
 	}
-	return s.mux.Err()
+	return s.Err()
 }
 
 // farewell gives the name back, ends the session, and waits for its end.
 func (s *session) farewell() {
-	// The write may wait for a server that takes nothing.
-	late := time.AfterFunc(farewellTime, func() { s.mux.Close() })
-	if protocol.Write(s.control, &protocol.Message{Bye: &protocol.Bye{}}) == nil {
-		<-s.mux.Done() // the server answers with bye, or the time is over
+	if s.control != nil {
+		// The write may wait for a server that takes nothing.
+		late := time.AfterFunc(farewellTime, func() { s.Close() })
+		if protocol.Write(s.control, &protocol.Message{Bye: &protocol.Bye{}}) == nil {
+			<-s.Done() // the server answers with bye, or the time is over
+		}
+		late.Stop()
 	}
-	late.Stop()
-	s.mux.Close()
+	s.Close()
 	<-s.read
 }
 
 // drain gives the name back and waits until the server has got the answers to
 // all requests under way, ctx ends, or the session does.
 func (s *session) drain(ctx context.Context) error {
+	if a, ok := s.conduit.(*attachment); ok {
+		return a.drain(ctx)
+	}
 	defer context.AfterFunc(ctx, func() { s.control.SetWriteDeadline(time.Unix(1, 0)) })()
 	// What keeps this from arriving ends the session, or ctx does.
 	protocol.Write(s.control, &protocol.Message{Drain: &protocol.Drain{}})
 	select {
 	case <-s.drained:
 		return nil
-	case <-s.mux.Done():
+	case <-s.Done():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -39,11 +39,14 @@ const DefaultServer = "http://127.0.0.1:8080"
 // Transport is a way to upgrade the connection to the server.
 type Transport string
 
-// The transports. Auto tries raw, then websocket, and stays with what worked.
+// The transports. Auto tries raw, then websocket, and stays with what worked. PTTH is
+// reverse HTTP as draft-kazuho-ptth-ptth-01 has it, which other proxies may speak, too:
+// it has no streams, so it is for [Client.Serve] and [Client.Attach] alone, see there.
 const (
 	Auto      Transport = "auto"
 	Raw       Transport = "raw"
 	WebSocket Transport = "websocket"
+	PTTH      Transport = "ptth"
 )
 
 // Client knows a server and how to reach it. Only Server is usually set. Its
@@ -105,6 +108,10 @@ type Options struct {
 	// [protocol.HeaderVisitor]. Port is 0 where a proxy in front of the server said so. The
 	// field is missing where it is not known, and nobody but the server can set it.
 	Visitor bool
+	// Origin is what a proxy that is not ours is asked to serve, such as
+	// https://app.example.com: for PTTH alone, in place of Name. Domains are served
+	// with its scheme and port.
+	Origin string
 	// Retry makes Listen keep trying, until its context ends, where the server
 	// can't be reached at first or has no room.
 	Retry bool
@@ -133,6 +140,8 @@ type Event struct {
 	// Transport is what the connection runs on, where the event is Ready or
 	// Reconnected.
 	Transport Transport
+	// Protocol is what is spoken there, h2 or http/1.1, where Transport is PTTH.
+	Protocol string
 	// RawShut says that Raw was tried before, and that something on the way does not
 	// let it pass: the next process may as well try WebSocket first.
 	RawShut bool
@@ -164,9 +173,9 @@ func (c *Client) dialer() (*transport.Dialer, error) {
 	}
 	for _, t := range []Transport{c.Transport, c.TryFirst} {
 		switch t {
-		case "", Auto, Raw, WebSocket:
+		case "", Auto, Raw, WebSocket, PTTH:
 		default:
-			return nil, configError("transport %q is unknown: use auto, raw or websocket", t)
+			return nil, configError("transport %q is unknown: use auto, raw, websocket or ptth", t)
 		}
 	}
 	d := &transport.Dialer{Server: u, Token: c.Token, Agent: cmp.Or(c.Agent, "tunnel-go"), TLS: c.TLS, Proxy: c.Proxy, DialContext: c.dial}
@@ -186,6 +195,10 @@ func (e *ConfigError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
+
+func errNoStreams() error {
+	return configError("PTTH has no streams: use Serve, or another transport")
+}
 
 func configError(format string, args ...any) error {
 	return &ConfigError{Err: fmt.Errorf(format, args...)}

@@ -1,4 +1,4 @@
-package server
+package protocol
 
 import (
 	"crypto/rand"
@@ -11,9 +11,9 @@ import (
 //go:embed names.txt
 var nameWords string
 
-// randomName makes a name that can be read aloud, such as "calm-otter-4711". It
+// RandomName makes a name that can be read aloud, such as "calm-otter-4711". It
 // is not a secret: 64 × 64 × 10,000 names.
-func randomName() string {
+func RandomName() string {
 	adjectives, nouns, _ := strings.Cut(strings.TrimSpace(nameWords), "\n\n")
 	var b [12]byte
 	rand.Read(b[:])
