@@ -86,13 +86,16 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.client, err = client(c); err != nil {
+		return nil, err
+	}
+	if err := f.reverse(text(c, "origin")); err != nil {
+		return nil, err
+	}
 	if f.listen.Private {
 		if f.listen.Upstream = nil; f.listen.Port != 0 {
 			return nil, errors.New("--private has no public port: leave --remote-port out")
 		}
-	}
-	if f.client, err = client(c); err != nil {
-		return nil, err
 	}
 	f.client.Log = f.log
 	f.hasToken = f.client.Token != ""
@@ -110,6 +113,28 @@ func proxyProtocol(c *cli.Context, kind protocol.Kind) (prepare, error) {
 		return nil, fmt.Errorf("--proxy-protocol %q: use v2, the one version that is sent", version)
 	}
 	return forward.ProxyV2, nil
+}
+
+// reverse is what is different over PTTH, by which the server is told of nothing but
+// origins.
+func (f *config) reverse(origin string) error {
+	switch {
+	case f.client.Transport != tunnel.PTTH && origin != "":
+		return errors.New("--origin is for proxies that speak PTTH: add --transport ptth")
+	case f.client.Transport != tunnel.PTTH:
+		return nil
+	case f.listen.Kind != protocol.KindHTTP:
+		return fmt.Errorf("--transport ptth carries HTTP alone, not %s: use another transport", f.listen.Kind)
+	case f.listen.Private:
+		return errors.New("--private needs streams, which PTTH has not: use another --transport")
+	case f.listen.Visitor:
+		return errors.New("--proxy-protocol needs a server that says who visitors are, which PTTH has no word for: use another --transport")
+	case origin != "" && f.listen.Name != "":
+		return errors.New("--origin has a name already: leave --name out")
+	}
+	f.listen.Origin = origin
+	f.forward.Upstream, f.listen.Upstream = f.listen.Upstream, nil
+	return nil
 }
 
 // client is the way to the server. What it is told of server and transport is

@@ -72,6 +72,7 @@ func flagsOf(command string) []cli.Flag {
 func httpFlags() []cli.Flag {
 	return append(commonFlags(),
 		domainFlag(),
+		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),
@@ -112,7 +113,7 @@ func commonFlags() []cli.Flag {
 		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
 		yes("private", "no public name and no port: clients with the same token reach it by tunnel-client connect NAME"),
-		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through"),
+		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through; or, for http, ptth: reverse HTTP, which other proxies may speak"),
 		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
 		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),
 		span("grace", 30*time.Second, "`TIME` that requests under way may take to finish at the end"),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -32,7 +33,7 @@ func (p process) expose(ctx context.Context, c *config) error {
 	defer x.out.close()
 	defer x.app.Close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
-	l, err := c.open(drain)
+	l, err := c.open(drain, x.claim)
 	if err != nil {
 		if drain.Err() != nil {
 			return context.Cause(end) // nil, but after a second signal
@@ -57,6 +58,32 @@ type exposed struct {
 	*config
 	out output
 	app app
+}
+
+// endpoint is a public name that was claimed.
+type endpoint interface {
+	Name() string
+	URL() string
+	Close() error
+}
+
+// claiming claims a name.
+type claiming func(context.Context, tunnel.Options) (endpoint, error)
+
+// claim has the app's name claimed by the transport that was chosen.
+func (x *exposed) claim(ctx context.Context, o tunnel.Options) (endpoint, error) {
+	if handler, ok := x.app.(http.Handler); ok && x.client.Transport == tunnel.PTTH {
+		b, err := x.client.Attach(ctx, o, handler)
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
+	l, err := x.client.Listen(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // app answers what comes by the tunnel.
@@ -103,7 +130,7 @@ func (c *config) keepTransport(e tunnel.Event) {
 }
 
 // serve passes requests on to the app. drain and end are those of watch.
-func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
+func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 	// What goes on beside serving, and ends with it.
 	serving, served := context.WithCancel(context.WithoutCancel(drain))
 	var tasks sync.WaitGroup
@@ -114,7 +141,13 @@ func (x *exposed) serve(drain, end context.Context, l *tunnel.Listener) error {
 	if !x.json {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}
-	err := l.ServeConns(drain, x.app.ServeConn)
+	var err error
+	switch l := l.(type) {
+	case *tunnel.Listener:
+		err = l.ServeConns(drain, x.app.ServeConn)
+	case *tunnel.Backend:
+		err = l.Run(drain)
+	}
 	served()
 	tasks.Wait()
 	switch {
@@ -154,7 +187,7 @@ func (p process) watch(ctx context.Context) (drain, end context.Context, stop fu
 }
 
 // closeAfter closes l at once when end ends before serving does.
-func closeAfter(l *tunnel.Listener, end, serving context.Context) {
+func closeAfter(l endpoint, end, serving context.Context) {
 	select {
 	case <-end.Done():
 		l.Close()
@@ -166,7 +199,10 @@ const noKey = "there is no key of this machine: after a crash the name may stay 
 
 // open claims the name that the user chose, or the one that is kept, or one that
 // the server picks.
-func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
+func (c *config) open(ctx context.Context, claim claiming) (endpoint, error) {
+	if c.listen.Origin != "" {
+		return claim(ctx, c.listen) // the proxy is not ours: nothing is kept for it, and nothing shown
+	}
 	server := canonical(c.client.Server)
 	s, err := openState()
 	if err == nil {
@@ -174,7 +210,7 @@ func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
 		c.used = func(t tunnel.Transport) error { return s.keepTransport(server, t) }
 	}
 	if c.listen.Name != "" && c.hasToken {
-		return c.client.Listen(ctx, c.listen)
+		return claim(ctx, c.listen)
 	}
 	if err != nil {
 		warning := "state cannot be kept, so the next start gets another URL: --name NAME chooses one"
@@ -182,7 +218,7 @@ func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
 			warning = noKey
 		}
 		c.log.Warn(warning, "err", err)
-		return c.client.Listen(ctx, c.listen)
+		return claim(ctx, c.listen)
 	}
 	if !c.hasToken {
 		if c.client.Token, err = s.machineToken(server); err != nil {
@@ -190,12 +226,12 @@ func (c *config) open(ctx context.Context) (*tunnel.Listener, error) {
 		}
 	}
 	if c.listen.Name != "" {
-		return c.client.Listen(ctx, c.listen)
+		return claim(ctx, c.listen)
 	}
-	return c.openKept(ctx, s, server)
+	return c.openKept(ctx, claim, s, server)
 }
 
-func (c *config) openKept(ctx context.Context, s *state, server string) (*tunnel.Listener, error) {
+func (c *config) openKept(ctx context.Context, claim claiming, s *state, server string) (endpoint, error) {
 	o := c.listen
 	here, err := newPlace(server, c.target.String())
 	if err == nil {
@@ -204,10 +240,10 @@ func (c *config) openKept(ctx context.Context, s *state, server string) (*tunnel
 	if err != nil {
 		c.log.Warn("the kept name cannot be read, the server picks a new one", "err", err)
 	}
-	l, err := c.client.Listen(ctx, o)
+	l, err := claim(ctx, o)
 	if o.Name != "" && errors.Is(err, &protocol.Error{Code: protocol.NameTaken}) {
 		// It stays kept: the next start has the known URL again if it is free then.
-		l, err = c.client.Listen(ctx, c.listen)
+		l, err = claim(ctx, c.listen)
 		if err == nil {
 			c.log.Warn("the kept name is taken, the server picked another one for now", "kept", o.Name, "name", l.Name())
 		}

@@ -36,7 +36,8 @@ type change struct {
 	name     string
 	target   string
 	listen   string           // of connect, in place of the target
-	fallback tunnel.Transport // what is used because raw did not get through; "": raw
+	fallback tunnel.Transport // what is used in place of raw; "": raw
+	spoken   string           // on it, of PTTH: h2 or http/1.1
 	code     protocol.Code
 	cause    string
 	byUser   bool  // a signal asked for it
@@ -75,11 +76,16 @@ func (j *jsonLines) change(c change) {
 		Name   string   `json:"name,omitempty"`
 		Target string   `json:"target,omitempty"`
 		Listen string   `json:"listen,omitempty"`
-		Code   string   `json:"code,omitempty"`
-		Cause  string   `json:"cause,omitempty"`
+
+		Transport string `json:"transport,omitempty"`
+		Protocol  string `json:"protocol,omitempty"`
+
+		Code  string `json:"code,omitempty"`
+		Cause string `json:"cause,omitempty"`
 	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
+		line.Transport, line.Protocol = string(c.fallback), c.spoken
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -114,6 +120,9 @@ func (l *logLines) change(c change) {
 	}
 	if c.fallback != "" {
 		attrs = append(attrs, "transport", string(c.fallback))
+	}
+	if c.spoken != "" {
+		attrs = append(attrs, "protocol", c.spoken)
 	}
 	if c.code != "" {
 		attrs = append(attrs, "code", string(c.code))
@@ -158,7 +167,7 @@ func printable(s string) string {
 // newChange adds to e what the command line knows: a signal is the cause of an
 // end that has no other.
 func newChange(ctx context.Context, e tunnel.Event, target string) change {
-	c := change{event: e.Type, url: e.URL, urls: e.URLs, name: e.Name, target: target}
+	c := change{event: e.Type, url: e.URL, urls: e.URLs, name: e.Name, target: target, spoken: e.Protocol}
 	if e.Transport != tunnel.Raw {
 		c.fallback = e.Transport
 	}

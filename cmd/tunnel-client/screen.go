@@ -96,7 +96,7 @@ func (s *screen) change(c change) {
 			forwarding += "Forwarding   " + printable(from) + " -> " + printable(to) + "\n"
 		}
 		s.print("Status       online\n" +
-			"Server       " + printable(s.server) + through(c.fallback) + "\n" +
+			"Server       " + printable(s.server) + through(c) + "\n" +
 			forwarding +
 			"Stop         Ctrl-C\n\n")
 		return
@@ -114,12 +114,15 @@ func (s *screen) change(c change) {
 	s.print(s.clock() + "  " + printable(line) + "\n")
 }
 
-// through says what is slower than it could be.
-func through(fallback tunnel.Transport) string {
-	if fallback == "" {
+// through says what is used in place of raw.
+func through(c change) string {
+	switch {
+	case c.fallback == "":
 		return ""
+	case c.spoken != "":
+		return " (through " + string(c.fallback) + ", " + c.spoken + ")"
 	}
-	return " (through " + string(fallback) + ")"
+	return " (through " + string(c.fallback) + ")"
 }
 
 func (s *screen) request(e forward.Exchange) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/rewrite"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -65,6 +66,9 @@ type Options struct {
 	// Timeout is how long the app may take from the request to the header of its
 	// answer. 0: no limit.
 	Timeout time.Duration
+	// Upstream is the origin by which the app is called, where the server was not
+	// told to rewrite requests and answers, as over PTTH. Nil: they stay as they are.
+	Upstream *protocol.Upstream
 	// Done is called after each request. May be nil.
 	Done func(Exchange)
 	// Log gets why requests failed. Nil discards.
@@ -217,11 +221,15 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 	}
 	rt := f.transport(r)
 	visitor := address(r.Header.Get(protocol.HeaderVisitor))
+	public, asked := f.public(r), r.Header["Origin"]
 	return proxy.Forward(w, r, rt, proxy.Options{
 		Owned: true,
 		Request: func(out *http.Request) {
 			out.Header.Del(protocol.HeaderRoute)
 			out.Header.Del(protocol.HeaderVisitor)
+			if f.o.Upstream != nil {
+				rewrite.Request(out, public, rewrite.Origin{Scheme: f.o.Upstream.Scheme, Host: f.o.Upstream.Host})
+			}
 			if rt == f.h2 || f.o.Prepare != nil {
 				out.URL = f.url(out, visitor)
 			}
@@ -229,6 +237,13 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 		Response: func(res *http.Response) error {
 			// It would pass for the tunnel's own.
 			res.Header.Del(protocol.HeaderError)
+			if f.o.Upstream != nil {
+				public := public
+				if public.Scheme == "" {
+					public.Scheme = "http"
+				}
+				rewrite.Response(res, asked, rewrite.Origin{Host: f.o.Upstream.Host}, public)
+			}
 			if rt == f.h2 && res.ContentLength > 0 {
 				res.Body = &ended{ReadCloser: res.Body, left: res.ContentLength}
 			}
@@ -236,6 +251,15 @@ func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 		},
 		Abort: func(err error) { f.o.Log.Info("response cut off", "path", r.URL.EscapedPath(), "err", err) },
 	})
+}
+
+// public is where the visitor believes to be, as the server tells.
+func (f *HTTP) public(r *http.Request) rewrite.Origin {
+	o := rewrite.Origin{Host: r.Host}
+	if r.Header.Get("X-Forwarded-Proto") == "https" {
+		o.Scheme = "https" // or it is either, see package edge
+	}
+	return o
 }
 
 // transport chooses by what the request needs: an upgrade is HTTP/1.1's, gRPC is

@@ -91,6 +91,7 @@ func TestPTTHOptions(t *testing.T) {
 		"HTTP alone":   {Kind: protocol.KindTCP},
 		"no private":   {Private: true},
 		"no ports":     {Port: 80},
+		"visitors are": {Visitor: true},
 		"rewrite":      {Upstream: &protocol.Upstream{Scheme: "http", Host: "localhost"}},
 		"exclude":      {Name: "demo", Origin: "https://app.test"},
 		"is of nobody": {Origin: "null"},
