@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -68,7 +69,7 @@ func TestPTTHIsAsTheOthers(t *testing.T) {
 func TestPTTHAppRefused(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
-	c := start(t, "--server", base, "--transport", "ptth", closedPort(t))
+	c := start(t, "--server", base, "--transport", "ptth", rig.FreePort(t))
 	url := c.next("ready").URL
 	eventually(t, "the visitor gets app_refused", func() bool { return strings.Contains(get(t, base, url), "app_refused") })
 }
