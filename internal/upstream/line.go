@@ -1,5 +1,7 @@
 package upstream
 
+//lint:file-ignore SA1019 see line2.go
+
 import (
 	"context"
 	"errors"

@@ -93,8 +93,9 @@ func ParseOrigin(s string) (Origin, error) {
 // an origin twice gets it once.
 func ParseOrigins(path string) ([]Origin, error) {
 	path, _, _ = strings.Cut(path, "?")
-	list, ok := strings.CutPrefix(path, PathPTTH)
-	if list, ok = strings.CutSuffix(list, "/"); !ok || list == "" || strings.Contains(list, "/") {
+	list, begins := strings.CutPrefix(path, PathPTTH)
+	list, ends := strings.CutSuffix(list, "/")
+	if !begins || !ends || list == "" || strings.Contains(list, "/") {
 		return nil, errors.New("the path is not " + PathPTTH + " with a list of origins, percent-encoded and joined by commas, and a slash")
 	}
 	if n := strings.Count(list, ",") + 1; n > MaxOrigins {
