@@ -30,7 +30,7 @@ func publicPort(t *testing.T, target string) string {
 	return strconv.Itoa(port)
 }
 
-// redis-cli's pipe mode ends with a half-closed connection that the answers follow on.
+// redis-cli's pipe mode sends all its commands, and takes the answers meanwhile.
 func TestRedis(t *testing.T) {
 	server, cli := need(t, "redis-server", "redis-server"), need(t, "redis-cli", "redis-tools")
 	local := rig.FreePorts(t, 1)
