@@ -44,6 +44,11 @@ func (t *tunnel) open(via func(to string) (string, error)) error {
 	if err := t.startClient(); err != nil {
 		return err
 	}
+	if t.says != "" {
+		if err := t.site.Until(patience, 5*time.Millisecond, func() error { return t.client.Printed(t.says) }); err != nil {
+			return err
+		}
+	}
 	return t.answers(5*time.Millisecond, patience)
 }
 
