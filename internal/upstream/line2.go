@@ -115,8 +115,7 @@ func (l *Line) trip2(req *http.Request, got1xx func(int, textproto.MIMEHeader) e
 		Got1xxResponse:       early.got,
 	})
 	out := request2(ctx, req)
-	uploads := req.Body != nil && req.Body != http.NoBody
-	if uploads {
+	if req.Body != nil && req.Body != http.NoBody {
 		out.Body = &sentBody{ReadCloser: req.Body, sent: &sent}
 	}
 	res, err := l.h2.RoundTrip(out)
@@ -131,14 +130,6 @@ func (l *Line) trip2(req *http.Request, got1xx func(int, textproto.MIMEHeader) e
 		return nil, err
 	}
 	res.Request = req
-	if res.Body == nil || res.Body == http.NoBody {
-		b.ReadCloser, b.empty = http.NoBody, true
-		if !uploads || sent.whole.Load() {
-			b.Close()
-			res.Body = http.NoBody
-			return res, nil
-		}
-	}
 	res.Body = b
 	return res, nil
 }
@@ -256,7 +247,6 @@ type line2Body struct {
 	line   *Line
 	sent   *sent2
 	cancel context.CancelFunc
-	empty  bool // the answer had no body, while the request's was under way
 	closed atomic.Bool
 }
 
@@ -277,9 +267,10 @@ func (b *line2Body) Close() error {
 	}
 	err := b.ReadCloser.Close()
 	b.cancel()
-	if b.empty && !b.sent.whole.Load() {
+	if b.sent.read.Load() && !b.sent.whole.Load() {
+		// Where the answer had no body, the upload may wait for a window still.
 		b.line.h2.ReserveNewRequest()
-		b.line.nudge() // the upload may wait for a window, and nobody else ends it
+		b.line.nudge()
 	}
 	b.line.over2()
 	return err

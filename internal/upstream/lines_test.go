@@ -571,7 +571,7 @@ func TestLinesWait(t *testing.T) {
 func TestLineStalledVisitor(t *testing.T) {
 	p := linesTo(t, true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
-			io.CopyN(w, zeros{}, 8<<20)
+			io.CopyN(w, zeros{}, 2<<20)
 			return
 		}
 		io.WriteString(w, "small")
@@ -595,7 +595,7 @@ func TestLineStalledVisitor(t *testing.T) {
 		res.Body.Close()
 	}
 	for _, res := range stalled {
-		if n, err := io.Copy(io.Discard, res.Body); n != 8<<20 || err != nil {
+		if n, err := io.Copy(io.Discard, res.Body); n != 2<<20 || err != nil {
 			t.Errorf("got %d bytes, %v", n, err)
 		}
 		res.Body.Close()
