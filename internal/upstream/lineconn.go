@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -13,18 +14,25 @@ import (
 // the origin's end.
 type lineConn struct {
 	net.Conn
-	done   chan struct{} // closed by Close
+	done   <-chan struct{} // closed by Close, as ctx's
+	ctx    context.Context // ends with the connection; nothing is passed in it
+	end    context.CancelFunc
 	silent atomic.Bool
 	once   sync.Once
 
 	watching chan struct{} // closed when the watch has ended; nil: there is none
 }
 
+func newLineConn(conn net.Conn) *lineConn {
+	ctx, end := context.WithCancel(context.Background())
+	return &lineConn{Conn: conn, done: ctx.Done(), ctx: ctx, end: end}
+}
+
 func (c *lineConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		err = c.Conn.Close()
-		close(c.done)
+		c.end()
 	})
 	return err
 }
