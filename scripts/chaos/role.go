@@ -91,7 +91,7 @@ func playOrigin(args []string) error {
 	defer stop()
 	o := &rig.Origin{
 		Proxy: args[0], Name: args[1], Token: strings.TrimSpace(string(token)), Trust: trust,
-		Handler: &rig.App{Journal: journal}, Conns: 48,
+		Handler: &rig.App{Journal: journal}, Conns: 24,
 	}
 	return o.Run(ctx, grace, func(url string) {
 		_ = json.NewEncoder(os.Stdout).Encode(struct{ URL string }{url})
