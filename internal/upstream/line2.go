@@ -50,8 +50,11 @@ func (l *Line) start2(ctx context.Context) error {
 	t2.ConnPool = dying{l}
 	t2.ReadIdleTimeout, t2.PingTimeout, t2.WriteByteTimeout = pingAfter, pingTime, writeTime
 	t2.CountError = func(what string) {
-		if what == "conn_close_lost_ping" {
+		switch what {
+		case "conn_close_lost_ping":
 			l.conn.silent.Store(true)
+		case "recv_rststream_PROTOCOL_ERROR":
+			dying{l}.MarkDead(nil) // x/net sends nothing more after it
 		}
 	}
 	if l.h2, err = t2.NewClientConn(l.conn); err != nil {
