@@ -220,37 +220,45 @@ func TestLine101(t *testing.T) {
 // A visitor that takes none of its interim answers holds up no other's answer, and no
 // more of them wait than can be named.
 func TestLineInterimWaits(t *testing.T) {
-	line, f, _ := framed(t)
-	p := NewLines(0)
-	p.Add(line)
-	begun, release := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		n := 0
-		_, err := p.RoundTripInterim(asked(t.Context(), "GET", "/", nil), func(int, textproto.MIMEHeader) error {
-			if n++; n == 1 {
-				close(begun)
-				<-release
-			}
-			return nil
-		})
-		done <- err
-	}()
-	id := header(t, f)
-	answer2(f, id, false, ":status", "103")
-	<-begun
-	two := send(p, asked(t.Context(), "GET", "/2", nil))
-	answer2(f, header(t, f), true, ":status", "200")
-	if r := <-two; r.err != nil {
-		t.Error(r.err)
-	}
-	for range maxInterim + 1 {
+	for _, flood := range []struct{ answers, bytes int }{{maxInterim + 1, 0}, {8, 10_000}} {
+		line, f, _ := framed(t)
+		p := NewLines(0)
+		p.Add(line)
+		begun, release := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			n := 0
+			_, err := p.RoundTripInterim(asked(t.Context(), "GET", "/", nil), func(int, textproto.MIMEHeader) error {
+				if n++; n == 1 {
+					close(begun)
+					<-release
+				}
+				return nil
+			})
+			done <- err
+		}()
+		id := header(t, f)
 		answer2(f, id, false, ":status", "103")
+		<-begun
+		two := send(p, asked(t.Context(), "GET", "/2", nil))
+		answer2(f, header(t, f), true, ":status", "200")
+		if r := <-two; r.err != nil {
+			t.Error(r.err)
+		}
+		for range flood.answers {
+			answer2(f, id, false, ":status", "103", "x", strings.Repeat("x", flood.bytes))
+		}
+		go swallow(f)
+		if err := <-done; !errors.Is(err, proxy.ErrBadResponse) {
+			t.Errorf("%v: got %v", flood, err)
+		}
+		select {
+		case <-line.Left():
+			t.Errorf("%v: the line has ended", flood)
+		default:
+		}
+		close(release)
 	}
-	if err := <-done; !errors.Is(err, proxy.ErrBadResponse) {
-		t.Errorf("got %v", err)
-	}
-	close(release)
 }
 
 // Who sends something when the origin breaks off is not who broke off; and an origin
@@ -318,17 +326,54 @@ func TestLineUploadEnds(t *testing.T) {
 	await2(t, "the stream's end", func() bool { return line.h2.State().StreamsActive == 0 })
 }
 
-// An idle line is left, and closed, when its origin says GOAWAY.
-func TestLineIdleGoAway(t *testing.T) {
-	line, f, _ := framed(t)
-	p := NewLines(0)
-	p.Add(line)
-	go swallow(f)
-	f.WriteGoAway(0, http2.ErrCodeNo, nil)
-	<-line.Left()
-	<-line.Done()
-	if _, err := p.RoundTrip(asked(t.Context(), "GET", "/", nil)); !errors.Is(err, ErrNotSent) {
-		t.Errorf("got %v", err)
+// A line is left, and closed when nothing is under way, when its origin says GOAWAY, or
+// resets a request so that x/net sends no other.
+func TestLineGoes(t *testing.T) {
+	for name, c := range map[string]struct {
+		busy bool
+		say  func(f *http2.Framer, id uint32)
+	}{
+		"GOAWAY":                {false, func(f *http2.Framer, _ uint32) { f.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		"GOAWAY with a request": {true, func(f *http2.Framer, id uint32) { f.WriteGoAway(id, http2.ErrCodeNo, nil) }},
+		"a reset":               {true, func(f *http2.Framer, id uint32) { f.WriteRSTStream(id, http2.ErrCodeProtocol) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			line, f, _ := framed(t)
+			p := NewLines(0)
+			p.Add(line)
+			var id uint32
+			var one, two <-chan result2
+			if c.busy {
+				one = send(p, asked(t.Context(), "POST", "/", nil))
+				id = header(t, f)
+				two = send(p, asked(t.Context(), "POST", "/", nil))
+				header(t, f)
+			}
+			c.say(f, id)
+			<-line.Left()
+			if _, err := p.RoundTrip(asked(t.Context(), "GET", "/", nil)); !errors.Is(err, ErrNotSent) {
+				t.Errorf("got %v", err)
+			}
+			if c.busy {
+				answer2(f, id, true, ":status", "200")
+				answer2(f, id+2, true, ":status", "200")
+			}
+			go swallow(f)
+			<-line.Done()
+			if c.busy {
+				r1, r2 := <-one, <-two
+				switch name {
+				case "a reset":
+					if r1.err == nil || r2.err != nil {
+						t.Errorf("got %v, and of the other %v", r1.err, r2.err)
+					}
+				default:
+					if r1.err != nil || !errors.Is(r2.err, ErrNotSent) {
+						t.Errorf("got %v, and of the one beyond %v", r1.err, r2.err)
+					}
+				}
+			}
+		})
 	}
 }
 
