@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,3 +137,22 @@ func TestCheckForASpare(t *testing.T) {
 		line.mu.Unlock()
 	}
 }
+
+// onConn is a listener that has one connection to give, and ends with it.
+type onConn struct {
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func (l *onConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *onConn) Close() error   { l.once.Do(func() { close(l.ended) }); return nil }
+func (l *onConn) Addr() net.Addr { return new(net.TCPAddr) }
