@@ -117,8 +117,9 @@ func (l *Line) leave() {
 const askTime = 3 * time.Second
 
 // ask asks the origin for a sign of life, once for all that ask at the same time, and
-// tells what came of it, from another goroutine. Of HTTP/1.1, which has no such thing,
-// an open connection is one.
+// tells what came of it, from another goroutine. Any byte is one: on a slow path the
+// answer to a PING may wait for long behind an answer to a request. Of HTTP/1.1, which
+// has no PING, an open connection is one.
 func (l *Line) ask(tell func(error)) {
 	if l.h2 == nil {
 		if l.open() {
@@ -136,7 +137,14 @@ func (l *Line) ask(tell func(error)) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()
+		var heard atomic.Bool
+		ear := func() { heard.Store(true); cancel() }
+		l.conn.ear.Store(&ear)
 		err := l.h2.Ping(ctx)
+		l.conn.ear.Store(nil)
+		if heard.Load() {
+			err = nil
+		}
 		if err == nil && !l.open() {
 			err = net.ErrClosed
 		}

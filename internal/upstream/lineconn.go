@@ -19,6 +19,7 @@ type lineConn struct {
 	end    context.CancelFunc
 	silent atomic.Bool
 	once   sync.Once
+	ear    atomic.Pointer[func()] // called when the next byte comes; nil: nobody listens
 
 	watching chan struct{} // closed when the watch has ended; nil: there is none
 }
@@ -35,6 +36,17 @@ func (c *lineConn) Close() error {
 		c.end()
 	})
 	return err
+}
+
+// Read also tells who listens for a sign of life.
+func (c *lineConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.ear.Load() != nil {
+		if tell := c.ear.Swap(nil); tell != nil {
+			(*tell)()
+		}
+	}
+	return n, err
 }
 
 // watch reads until unwatch. An origin that says anything now says it unasked: nobody

@@ -24,6 +24,10 @@ const (
 	lookAgain = 50 * time.Millisecond
 )
 
+// spareTime is how long after its first connection an origin of HTTP/2 may take to
+// attach one of HTTP/1.1 for upgrades, which wait for that.
+const spareTime = 3 * time.Second
+
 // need is what a request needs a line for.
 type need int
 
@@ -53,6 +57,8 @@ type Lines struct {
 
 	mu      sync.Mutex // guards the following
 	lines   []*Line
+	since   time.Time              // the first line was there
+	spares  bool                   // one of HTTP/1.1 was
 	waiting [needs][]chan struct{} // of the requests that wait for room, the oldest first
 }
 
@@ -72,6 +78,10 @@ func (p *Lines) Add(l *Line) bool {
 	}
 	p.mu.Lock()
 	p.lines = append(p.lines, l)
+	p.spares = p.spares || l.h2 == nil
+	if p.since.IsZero() {
+		p.since = time.Now()
+	}
 	p.tell()
 	p.mu.Unlock()
 	select {
@@ -135,7 +145,11 @@ func (p *Lines) Drop(ctx context.Context) {
 
 // Check ends the lines, but for the given one, that give no sign of life: an origin
 // that attaches another connection may have lost those before. It does not wait for it.
+// One of HTTP/1.1 says nothing about those of HTTP/2: it may be there for an upgrade.
 func (p *Lines) Check(but *Line) {
+	if but != nil && but.h2 == nil {
+		return
+	}
 	for _, l := range p.All() {
 		if l != but {
 			l.ask(func(err error) {
@@ -285,7 +299,7 @@ func (p *Lines) pick(what need, turn *chan struct{}) (*Line, error) {
 	switch queue := p.waiting[what]; {
 	case len(p.lines) == 0:
 		err = fmt.Errorf("%w: no connection of the origin is there", ErrNotSent)
-	case !some:
+	case !some && !p.spares && time.Since(p.since) > spareTime:
 		err = ErrNoUpgrade
 	case len(queue) == 0, queue[0] == *turn:
 		l = p.reserve(what)

@@ -12,7 +12,6 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,25 +20,6 @@ import (
 
 	"github.com/revtun/tunnel/internal/proxy"
 )
-
-// onConn is a listener that has one connection to give, and ends with it.
-type onConn struct {
-	conns chan net.Conn
-	ended chan struct{}
-	once  sync.Once
-}
-
-func (l *onConn) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.ended:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *onConn) Close() error   { l.once.Do(func() { close(l.ended) }); return nil }
-func (l *onConn) Addr() net.Addr { return new(net.TCPAddr) }
 
 // tcpPair is a connection and its other end.
 func tcpPair(t *testing.T) (here, there net.Conn) {
