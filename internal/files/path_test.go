@@ -32,6 +32,7 @@ func TestWindowsNames(t *testing.T) {
 func FuzzLocate(f *testing.F) {
 	for _, s := range []string{"/", "/a/b.txt", "/a/", "//", "/../a", "/%2e%2e/a", "/a%2fb", "/a%00", "/.env", "/.well-known/x", "/%", "a", `/a\b`, "/%5c", "/%e9", "/a:b/", "/x/.well-known"} {
 		f.Add(s, false, false)
+		f.Add(s, true, false)
 		f.Add(s, true, true)
 	}
 	f.Fuzz(func(t *testing.T, escaped string, hidden, windows bool) {
