@@ -129,7 +129,7 @@ func (a *answer) serve() {
 	root, err := os.OpenRoot(a.o.Dir)
 	if err != nil {
 		a.o.Log.Warn("the folder cannot be opened", "dir", a.o.Dir, "err", err)
-		a.fail(http.StatusServiceUnavailable, "The folder is not there at the moment.")
+		a.fail(http.StatusServiceUnavailable, "The folder cannot be read at the moment.")
 		return
 	}
 	defer root.Close()

@@ -61,7 +61,7 @@ func (a *answer) list(at place) {
 	if at.name != "." {
 		names := strings.Split(at.name, "/")
 		l.Path, l.Here = "/"+at.name+"/", names[len(names)-1]
-		for i, name := range append([]string{"/"}, names[:len(names)-1]...) {
+		for i, name := range append([]string{"Top"}, names[:len(names)-1]...) {
 			l.Above = append(l.Above, crumb{Name: name, Href: strings.Repeat("../", len(names)-i)})
 		}
 	}

@@ -19,6 +19,7 @@ const settled = 2 * time.Second
 // send answers with a file, or with parts of it, or says that the visitor has it
 // (RFC 9110, sections 13 and 14).
 func (a *answer) send(name string, f *os.File, info fs.FileInfo) {
+	a.root.Close() // lest a slow visitor holds it, too
 	h := a.w.Header()
 	h.Set("Cache-Control", "no-cache") // it is kept, and asked for whether it has changed
 	if t := contentType(name); t != "" {
