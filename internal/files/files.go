@@ -45,6 +45,7 @@ type Handler struct {
 	o       Options
 	pages   *template.Template
 	windows bool // which names are refused
+	most    int  // of a folder's names that are listed
 	now     func() time.Time
 }
 
@@ -68,7 +69,7 @@ func New(o Options) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{o: o, pages: pages, windows: runtime.GOOS == "windows", now: time.Now}, nil
+	return &Handler{o: o, pages: pages, windows: runtime.GOOS == "windows", most: maxListed, now: time.Now}, nil
 }
 
 // check reports what is wrong with dir.

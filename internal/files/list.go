@@ -56,7 +56,7 @@ func (a *answer) list(at place) {
 	}
 	l := listing{Path: "/", Here: "/", Entries: entries}
 	if more {
-		l.Cut = maxListed
+		l.Cut = a.most
 	}
 	if at.name != "." {
 		names := strings.Split(at.name, "/")
@@ -84,12 +84,12 @@ func (a *answer) read(name string) (all []entry, more bool, err error) {
 		return nil, false, err
 	}
 	defer f.Close()
-	found, err := f.ReadDir(maxListed + 1)
+	found, err := f.ReadDir(a.most + 1)
 	if err != nil && len(found) == 0 && err != io.EOF {
 		return nil, false, err
 	}
-	if more = len(found) > maxListed; more {
-		found = found[:maxListed]
+	if more = len(found) > a.most; more {
+		found = found[:a.most]
 	}
 	for _, one := range found {
 		if !a.serves(one.Name(), name == ".") {

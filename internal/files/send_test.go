@@ -198,6 +198,24 @@ func TestFileChangesWhileItIsSent(t *testing.T) {
 	}
 }
 
+// What was added between the look at a file and its sending is of the next answer.
+func TestFileGrowsBeforeItIsSent(t *testing.T) {
+	dir := tree(t, map[string]string{"site/a.log": "0123456789"})
+	h := handler(t, Options{Dir: dir})
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	w := httptest.NewRecorder()
+	a := &answer{Handler: h, root: root, w: w, r: httptest.NewRequest("GET", "/a.log", nil)}
+	f, info, err := a.open("a.log")
+	must(t, err)
+	defer f.Close()
+	must(t, os.WriteFile(filepath.Join(dir, "a.log"), []byte("0123456789more"), 0o644))
+	a.send("a.log", f, info)
+	if got := w.Body.String(); got != "0123456789" || w.Result().ContentLength != 10 {
+		t.Errorf("%q of length %d", got, w.Result().ContentLength)
+	}
+}
+
 // A visitor who has gone is no file that changed.
 func TestVisitorGoes(t *testing.T) {
 	var log strings.Builder
