@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -240,13 +239,7 @@ func (d *Door) guard(c net.Conn) net.Conn {
 }
 
 // proxied reports whether c may begin with a header of the PROXY protocol.
-func (d *Door) proxied(c net.Conn) bool {
-	if len(d.Proxies) == 0 {
-		return false
-	}
-	a, ok := address(c.RemoteAddr().String())
-	return ok && slices.ContainsFunc(d.Proxies, func(p netip.Prefix) bool { return p.Contains(a) })
-}
+func (d *Door) proxied(c net.Conn) bool { return proxied(d.Proxies, c) }
 
 func (d *Door) log() *slog.Logger {
 	if d.Log == nil {

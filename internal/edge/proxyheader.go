@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 
 	proxyproto "github.com/pires/go-proxyproto"
 )
@@ -21,9 +23,24 @@ const (
 	maxProxyHeader = 4 << 10
 )
 
+// errUnsigned is of a connection of which too little came to tell whether it begins
+// with a header.
+var errUnsigned = errors.New("read a PROXY header")
+
+// proxied reports whether c comes from one of proxies, and so may begin with a header
+// of the PROXY protocol.
+func proxied(proxies []netip.Prefix, c net.Conn) bool {
+	if len(proxies) == 0 {
+		return false
+	}
+	a, ok := address(c.RemoteAddr().String())
+	return ok && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // readProxyHeader reads the header that c begins with, if it does, and not a byte
 // more. What it returns has the visitor's address, or the connection's where the
 // header names none: the proxy's own health checks. One that is begun must be right.
+// With [errUnsigned] it returns c, too, with what was read.
 func readProxyHeader(c tcpConn) (tcpConn, error) {
 	head := make([]byte, len(signature)+4)
 	n := 0
@@ -34,7 +51,7 @@ func readProxyHeader(c tcpConn) (tcpConn, error) {
 			return &ahead{tcpConn: c, first: head[:n]}, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read a PROXY header: %w", err)
+			return &ahead{tcpConn: c, first: head[:n]}, fmt.Errorf("%w: %w", errUnsigned, err)
 		}
 	}
 	if _, err := io.ReadFull(c, head[n:]); err != nil {

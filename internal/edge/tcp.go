@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +31,10 @@ type TCP struct {
 	Registry registry.Registry
 	// Host is the address to listen at. "": all.
 	Host string
+	// Proxies are the addresses whose connections may begin with a header of the PROXY
+	// protocol, version 2, see [Door]. Those from where nothing comes at first are taken
+	// for visitors themselves after 3 s: some wait for the app to speak.
+	Proxies []netip.Prefix
 	// Park is how long a visitor waits for a client that dropped. 0: not at all.
 	Park time.Duration
 	// Gate refuses connections where the server's memory is full, and cuts some off at
@@ -153,7 +159,13 @@ func (t *TCP) serve(port int, l net.Listener) {
 func (t *TCP) pass(port int, v *rawConn) {
 	start := time.Now()
 	transport.LimitUnsent(v.Conn)
-	from, _ := netip.ParseAddrPort(v.RemoteAddr().String())
+	visitor, err := t.visitor(v.Conn)
+	if err != nil {
+		t.log().Info("connection failed", "port", port, "err", brief(err))
+		v.abort()
+		return
+	}
+	from, _ := netip.ParseAddrPort(visitor.RemoteAddr().String())
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, TCPName(port), from, t.Park)
 	if err != nil {
@@ -161,8 +173,27 @@ func (t *TCP) pass(port int, v *rawConn) {
 		v.abort()
 		return
 	}
-	up, down := proxy.Splice(v.Conn, stream, nil)
+	up, down := proxy.Splice(visitor, stream, nil)
 	t.log().Debug("connection", "port", port, "visitor", from.String(), "received", up, "sent", down, "duration", time.Since(start))
+}
+
+// proxyHeaderWait is how long a port waits for a header of the PROXY protocol. A proxy
+// sends it first of all.
+const proxyHeaderWait = 3 * time.Second
+
+// visitor is c with the address that a proxy names.
+func (t *TCP) visitor(c net.Conn) (net.Conn, error) {
+	tcp, ok := c.(tcpConn)
+	if !ok || !proxied(t.Proxies, c) {
+		return c, nil
+	}
+	c.SetReadDeadline(time.Now().Add(proxyHeaderWait))
+	defer c.SetReadDeadline(time.Time{})
+	visitor, err := readProxyHeader(tcp)
+	if errors.Is(err, errUnsigned) && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF)) {
+		err = nil
+	}
+	return visitor, err
 }
 
 func (t *TCP) log() *slog.Logger {

@@ -66,8 +66,9 @@ func (c *chunks) next() error {
 		return err
 	}
 	size, _, _ := bytes.Cut(line, []byte(";")) // extensions have no meaning to anyone
-	n, err := strconv.ParseUint(string(bytes.TrimRight(size, " \t")), 16, 63)
-	if err != nil {
+	size = bytes.TrimRight(size, " \t")
+	n, err := strconv.ParseUint(string(size), 16, 63)
+	if err != nil || len(size) > maxChunkSize {
 		return errChunk
 	}
 	if n == 0 {
@@ -79,6 +80,10 @@ func (c *chunks) next() error {
 	c.left, c.begun = int64(n), true
 	return nil
 }
+
+// maxChunkSize is how many digits the size of a chunk may have, zeros before it included:
+// as many as net/http's reader takes.
+const maxChunkSize = 16
 
 // line reads a line that ends in CRLF and fits into r's buffer.
 func (c *chunks) line() ([]byte, error) {

@@ -175,11 +175,19 @@ func (t *Transport) RoundTripInterim(req *http.Request, got1xx func(code int, he
 	}
 }
 
-// valid reports why req can't be sent. What net/http has parsed is valid, but not
-// what HTTP/2 or a caller's own change has put there.
+// valid reports why req can't be sent.
 func (t *Transport) valid(req *http.Request) error {
+	if req.Method == http.MethodConnect && !t.Connect {
+		return fmt.Errorf("method %q", req.Method)
+	}
+	return Valid(req)
+}
+
+// Valid reports why req can't be sent, by whichever version of HTTP. What net/http has
+// parsed is valid, but not what HTTP/2 or a caller's own change has put there.
+func Valid(req *http.Request) error {
 	switch {
-	case req.Method == http.MethodConnect && !t.Connect, !httpguts.ValidHeaderFieldName(req.Method): // both are tokens
+	case !httpguts.ValidHeaderFieldName(req.Method): // both are tokens
 		return fmt.Errorf("method %q", req.Method)
 	case strings.ContainsFunc(target(req), notInTarget):
 		return fmt.Errorf("target %q", target(req))

@@ -45,6 +45,17 @@ func (p Ports) size() int {
 
 func (p Ports) has(port int) bool { return p != (Ports{}) && p.First <= port && port <= p.Last }
 
+// portsHost is where clients' ports listen: where visitors come. With TLS the plain
+// listener may be for this machine alone.
+func (s *Server) portsHost() string {
+	at := s.c.Listen
+	if s.c.TLS != nil {
+		at = s.c.TLS.Listen
+	}
+	host, _, _ := net.SplitHostPort(at)
+	return host
+}
+
 // preferred is where a name's search for a port begins: the same place for the same
 // owner and name, so that a client that starts again has its port again, also from a
 // server that has started again.

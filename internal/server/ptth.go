@@ -51,7 +51,11 @@ type attachment struct {
 	alpn    string
 	origins []*origin
 	byRight map[string]bool
-	line    *upstream.Line // nil: it is about to be
+	conn    net.Conn
+
+	// Guarded by origins.mu: the following.
+	line  *upstream.Line // nil: it is about to be
+	ended bool           // its right was taken away
 }
 
 // transpose answers a request for PTTH.
@@ -295,7 +299,6 @@ func (a *attachment) part(hold time.Duration) {
 	for _, o := range a.origins {
 		o.done(hold)
 	}
-	a.origins = nil
 }
 
 // run serves the origins by conn until it ends.
@@ -303,6 +306,13 @@ func (a *attachment) run(conn net.Conn) {
 	hold := a.server.c.Hold
 	if a.identity.OfSession() {
 		hold = 0 // it will be somebody else when it comes back
+	}
+	a.conn = conn
+	defer a.server.detach(a)
+	if !a.server.note(a) {
+		conn.Close()
+		a.part(0)
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	line, err := upstream.NewLine(ctx, conn, a.alpn == protocol.ALPNHTTP2)
@@ -321,50 +331,69 @@ func (a *attachment) run(conn net.Conn) {
 		names[i] = o.name
 	}
 	log := a.log.With("names", strings.Join(names, ","))
-	if !a.server.attach(a, line) {
+	if !a.attach(line) {
 		a.part(0)
 		return
 	}
 	log.Info("origin attached", "owner", a.owner)
-	var checking sync.WaitGroup
-	probe, cancel := context.WithTimeout(context.Background(), probeTime)
 	for _, o := range a.origins {
 		o.lines.Add(line)
-		checking.Go(func() { o.lines.Check(probe, line) })
+		o.lines.Check(line)
 	}
-	checking.Wait()
-	cancel()
 	<-line.Left()
-	if line.Silent() {
-		a.server.origins.mu.Lock()
-		for _, o := range a.origins {
-			o.silent = true
-		}
-		a.server.origins.mu.Unlock()
+	a.server.origins.mu.Lock()
+	for _, o := range a.origins {
+		o.silent = line.Silent()
 	}
+	if a.ended {
+		hold = 0
+	}
+	a.server.origins.mu.Unlock()
 	a.part(hold)
 	log.Info("origin leaves", "silent", line.Silent())
-	select {
-	case <-line.Done():
-	case <-time.After(drainTime): // what is under way has had its time
-	}
-	a.server.detach(a)
+	<-line.Done() // what is under way goes on
 }
 
-// attach notes a, unless its token was taken away meanwhile, or the server drains.
-func (s *Server) attach(a *attachment, line *upstream.Line) bool {
+// note has a found by those that end attachments, unless the server drains.
+func (s *Server) note(a *attachment) bool {
 	s.origins.mu.Lock()
-	a.line = line
+	defer s.origins.mu.Unlock()
 	if s.origins.attached == nil {
 		s.origins.attached = make(map[*attachment]struct{})
 	}
 	s.origins.attached[a] = struct{}{}
+	return !s.draining.Load()
+}
+
+// attach makes line the attachment's, unless its token or a right was taken away
+// meanwhile, or the server drains. It is noted before: those that end all see either
+// the line or, here, that they have been.
+func (a *attachment) attach(line *upstream.Line) bool {
+	s := a.server
+	s.origins.mu.Lock()
+	a.line = line
+	ended := a.ended
 	s.origins.mu.Unlock()
-	if s.draining.Load() || !a.valid() { // after it is noted: those that end all look there
-		s.detach(a)
-		return false
+	return !ended && !s.draining.Load() && a.valid() && a.overclaims() == "" && !a.isLost()
+}
+
+// end closes the connection, and with it the attachment.
+func (a *attachment) end() {
+	a.server.origins.mu.Lock()
+	line := a.line
+	a.server.origins.mu.Unlock()
+	if line == nil {
+		a.conn.Close()
+		return
 	}
-	return true
+	line.Close()
+}
+
+// isLost reports whether another route has taken one of the origins meanwhile.
+func (a *attachment) isLost() bool {
+	a.server.origins.mu.Lock()
+	defer a.server.origins.mu.Unlock()
+	return slices.ContainsFunc(a.origins, func(o *origin) bool { return a.server.origins.byName[o.name] != o })
 }
 
 func (s *Server) detach(a *attachment) {
@@ -401,7 +430,10 @@ func (s *Server) endOrigins() {
 	for _, a := range s.attachments() {
 		if !a.valid() || a.overclaims() != "" {
 			a.log.Info("ending origin", "code", string(protocol.TokenRevoked))
-			a.line.Close()
+			s.origins.mu.Lock()
+			a.ended = true
+			s.origins.mu.Unlock()
+			a.end()
 		}
 	}
 }
@@ -409,10 +441,17 @@ func (s *Server) endOrigins() {
 // closeOrigins ends all attachments: those of HTTP/2 are told to go.
 func (s *Server) closeOrigins() {
 	for _, a := range s.attachments() {
+		s.origins.mu.Lock()
+		line := a.line
+		s.origins.mu.Unlock()
+		if line == nil {
+			a.conn.Close()
+			continue
+		}
 		s.running.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 			defer cancel()
-			a.line.Shutdown(ctx)
+			line.Shutdown(ctx)
 		})
 	}
 }

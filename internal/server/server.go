@@ -49,10 +49,11 @@ type Config struct {
 	// TLS says how the server ends TLS. Nil: it does not.
 	TLS *TLS
 
-	// TCPPorts are the ports that clients may have for connections. Default: none.
+	// TCPPorts are the ports that clients may have for connections, at the host of
+	// TLS.Listen, or of Listen where there is no TLS. Default: none.
 	TCPPorts Ports
-	// UDPPorts are the ports that clients may have for datagrams. Default: none. They may
-	// be the same as TCPPorts.
+	// UDPPorts are the ports that clients may have for datagrams, at the same host.
+	// Default: none. They may be the same as TCPPorts.
 	UDPPorts Ports
 	// UDPIdle is how long a visitor of such a port is remembered of whom and for whom
 	// nothing came, UDPVisitors how many a port may have. Default 2 minutes, 1,000.
@@ -169,8 +170,8 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("server: %w", err)
 		}
 	}
-	host, _, _ := net.SplitHostPort(c.Listen)
-	s.tcp = &edge.TCP{Registry: c.Registry, Host: host, Park: c.Park, Gate: s.gate, Log: c.Log}
+	host := s.portsHost()
+	s.tcp = &edge.TCP{Registry: c.Registry, Host: host, Proxies: c.Trusted, Park: c.Park, Gate: s.gate, Log: c.Log}
 	s.udp = &edge.UDP{Registry: c.Registry, Host: host, Idle: c.UDPIdle, Visitors: c.UDPVisitors, Gate: s.gate, Log: c.Log}
 	s.throttle = auth.Throttle{Auth: c.Auth, PerMinute: c.LoginFailures, Log: c.Log}
 	return s, nil

@@ -24,6 +24,7 @@ func TestWallClock(t *testing.T) {
 		"internal/proxy/serve.go: time.Unix":           "a deadline that has passed",
 		"pkg/tunnel/session.go: time.Unix":             "a deadline that has passed",
 		"internal/upstream/lineconn.go: time.Unix":     "a deadline that has passed",
+		"pkg/tunnel/attached.go: time.Unix":            "a deadline that has passed",
 		"cmd/tunnel-client/screen.go: d.Round":         "a duration",
 		"pkg/tunnel/reconnect.go: now().Round":         "to notice a sleep: the server is asked for a sign of life, see TestSleep and TestClockSet",
 		"cmd/tunnel-client/state.go: info.ModTime":     "for comfort, see TestStateClockSet",

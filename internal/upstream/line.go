@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -31,20 +32,25 @@ type Line struct {
 	h2   *http2.ClientConn // nil: HTTP/1.1
 	h1   *proxy.Transport
 
-	shut sync.Once
-	left chan struct{} // closed when it takes no more requests
+	shut  sync.Once
+	left  chan struct{} // closed when it takes no more requests
+	gone  sync.Once
+	going chan struct{} // closed when the origin says that it takes no more
 
-	mu    sync.Mutex // guards the following
-	busy  bool       // of HTTP/1.1: a request is under way
-	plain bool       // of HTTP/2: the origin does not take extended CONNECT
-	pools map[*Lines]struct{}
+	load atomic.Int64 // of HTTP/2: requests under way, or about to be
+
+	mu     sync.Mutex // guards the following
+	busy   bool       // of HTTP/1.1: a request is under way
+	plain  bool       // of HTTP/2: the origin does not take extended CONNECT
+	pools  map[*Lines]struct{}
+	asking []func(error) // those that wait for the sign of life that was asked for
 }
 
 // NewLine makes a line of conn, which is its own from then on: of HTTP/2 with prior
 // knowledge (RFC 9113, section 3.3), or of HTTP/1.1. With HTTP/2 it returns when the
 // origin has shown that it speaks that, or ctx ends.
 func NewLine(ctx context.Context, conn net.Conn, h2 bool) (*Line, error) {
-	l := &Line{conn: &lineConn{Conn: conn, done: make(chan struct{})}, left: make(chan struct{}), pools: make(map[*Lines]struct{})}
+	l := &Line{conn: newLineConn(conn), left: make(chan struct{}), going: make(chan struct{}), pools: make(map[*Lines]struct{})}
 	if !h2 {
 		l.h1 = l.transport1()
 		l.conn.watch()
@@ -64,11 +70,25 @@ func NewLine(ctx context.Context, conn net.Conn, h2 bool) (*Line, error) {
 	return l, nil
 }
 
-// run waits for the line's end, and takes it out of its pools.
+// run waits for the line's end, and takes it out of its pools. One that takes no more
+// requests ends with the last that is under way.
 func (l *Line) run() {
-	<-l.conn.done
+	select {
+	case <-l.conn.done:
+	case <-l.going:
+		l.leave()
+		ctx, cancel := context.WithTimeout(context.Background(), goTime)
+		l.Shutdown(ctx)
+		cancel()
+	}
 	l.leave()
+	if l.h1 != nil {
+		l.h1.CloseIdle()
+	}
 }
+
+// goTime is how long what is under way may take where the origin said GOAWAY.
+const goTime = 10 * time.Minute
 
 // Left is closed when the line takes no more requests: it has ended, or its origin
 // said GOAWAY and lets finish what is under way.
@@ -93,24 +113,58 @@ func (l *Line) leave() {
 	}
 }
 
-// Ping asks the origin for a sign of life. Of HTTP/1.1, which has no such thing, an
-// open connection is one.
-func (l *Line) Ping(ctx context.Context) error {
-	select {
-	case <-l.conn.done:
-		return net.ErrClosed
-	default:
-	}
+// askTime is how long an origin may take for a sign of life that was asked for.
+const askTime = 3 * time.Second
+
+// ask asks the origin for a sign of life, once for all that ask at the same time, and
+// tells what came of it, from another goroutine. Any byte is one: on a slow path the
+// answer to a PING may wait for long behind an answer to a request. Of HTTP/1.1, which
+// has no PING, an open connection is one.
+func (l *Line) ask(tell func(error)) {
 	if l.h2 == nil {
-		return nil
+		if l.open() {
+			tell(nil)
+		} else {
+			tell(net.ErrClosed)
+		}
+		return
 	}
-	return l.h2.Ping(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asking = append(l.asking, tell); len(l.asking) > 1 {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		var heard atomic.Bool
+		ear := func() { heard.Store(true); cancel() }
+		l.conn.ear.Store(&ear)
+		err := l.h2.Ping(ctx)
+		l.conn.ear.Store(nil)
+		if heard.Load() {
+			err = nil
+		}
+		if err == nil && !l.open() {
+			err = net.ErrClosed
+		}
+		l.mu.Lock()
+		asking := l.asking
+		l.asking = nil
+		l.mu.Unlock()
+		for _, tell := range asking {
+			tell(err)
+		}
+	}()
 }
 
 // Shutdown takes no more requests, tells the origin so where it speaks HTTP/2, and
 // closes the connection when those under way have ended, or ctx has.
 func (l *Line) Shutdown(ctx context.Context) {
 	l.leave()
+	// An origin that reads nothing would hold up what tells it.
+	stop := context.AfterFunc(ctx, func() { l.conn.Close() })
+	defer stop()
 	if l.h2 != nil {
 		l.h2.Shutdown(ctx)
 	} else {
@@ -171,6 +225,11 @@ func (l *Line) part(p *Lines) (last bool) {
 	return len(l.pools) == 0
 }
 
+// serves reports whether the line may serve what is needed, when it has room.
+func (l *Line) serves(what need) bool {
+	return l.h2 == nil || what == needRequest || what == needWebSocket && !l.isPlain()
+}
+
 // freed tells the line's pools that there is room.
 func (l *Line) freed() {
 	l.mu.Lock()
@@ -182,11 +241,11 @@ func (l *Line) freed() {
 	}
 	l.mu.Unlock()
 	for _, p := range pools {
-		p.wakeOne()
+		p.wake()
 	}
 }
 
-// tripper sends a request on the line, which has room for it.
+// trip sends a request on the line, which has room for it.
 func (l *Line) trip(req *http.Request, got1xx func(int, textproto.MIMEHeader) error) (*http.Response, error) {
 	if l.h2 != nil {
 		return l.trip2(req, got1xx)

@@ -92,6 +92,8 @@ func (l *Line) end1() {
 	if l.open() {
 		l.conn.watch()
 		l.freed()
+	} else {
+		l.h1.CloseIdle() // or its timer would keep what has ended
 	}
 }
 

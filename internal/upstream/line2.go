@@ -4,8 +4,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -38,9 +36,6 @@ const (
 	maxAnswerHeader = 1 << 20
 )
 
-// webSocketGUID is of RFC 6455, section 1.3.
-const webSocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
 // start2 begins HTTP/2 and waits for the origin's answer to a PING, before which its
 // SETTINGS must have come (RFC 9113, section 3.4).
 func (l *Line) start2(ctx context.Context) error {
@@ -52,11 +47,14 @@ func (l *Line) start2(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t2.AllowHTTP, t2.StrictMaxConcurrentStreams = true, true
+	t2.ConnPool = dying{l}
 	t2.ReadIdleTimeout, t2.PingTimeout, t2.WriteByteTimeout = pingAfter, pingTime, writeTime
 	t2.CountError = func(what string) {
-		if what == "conn_close_lost_ping" {
+		switch what {
+		case "conn_close_lost_ping":
 			l.conn.silent.Store(true)
+		case "recv_rststream_PROTOCOL_ERROR":
+			dying{l}.MarkDead(nil) // x/net sends nothing more after it
 		}
 	}
 	if l.h2, err = t2.NewClientConn(l.conn); err != nil {
@@ -65,56 +63,110 @@ func (l *Line) start2(ctx context.Context) error {
 	return l.h2.Ping(ctx)
 }
 
-// room2 is how many more requests the origin takes now. It is negative where the line
-// takes none any more.
-func (l *Line) room2() int {
-	s := l.h2.State()
-	if s.Closed || s.Closing {
-		return -1
+// dying is told when the origin takes no more requests, and when its connection ends.
+type dying struct{ line *Line }
+
+func (d dying) MarkDead(*http2.ClientConn) { d.line.gone.Do(func() { close(d.line.going) }) }
+
+func (d dying) GetClientConn(*http.Request, string) (*http2.ClientConn, error) {
+	return nil, http2.ErrNoCachedConn
+}
+
+// take2 reserves room for a request, if there is some. None of it waits for the
+// origin, which State would where that reads nothing.
+func (l *Line) take2() bool {
+	if !l.h2.ReserveNewRequest() {
+		return false
 	}
-	return int(min(s.MaxConcurrentStreams, 1<<30)) - s.StreamsActive - s.StreamsReserved - s.StreamsPending
+	l.load.Add(1)
+	return true
+}
+
+// over2 is the end of a request that had room.
+func (l *Line) over2() {
+	l.load.Add(-1)
+	l.freed()
 }
 
 // sent2 is what is known of a request on its way.
 type sent2 struct {
 	head     atomic.Bool // its header section was written
 	answered atomic.Bool // a byte of an answer came
-	body     atomic.Pointer[error]
+	read     atomic.Bool // something of its body may have been read
+	whole    atomic.Bool // all of it was
+	stopped  atomic.Bool // nothing more of it is wanted
+	failed   atomic.Pointer[error]
 }
 
-// trip2 sends req. What httptrace tells of it decides whether it may be sent again.
+// trip2 sends req on a line that was taken. What httptrace tells of it decides whether
+// it may be sent again.
 func (l *Line) trip2(req *http.Request, got1xx func(int, textproto.MIMEHeader) error) (*http.Response, error) {
-	up := req.Header.Get("Upgrade")
-	if up != "" {
+	upgrades := req.Header.Get("Upgrade") != ""
+	if err := valid2(req, upgrades); err != nil {
+		l.untake2()
+		return nil, err
+	}
+	if upgrades {
 		return l.connect2(req)
 	}
 	var sent sent2
-	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+	early := interims{pass: got1xx}
+	ctx, cancel := context.WithCancel(req.Context())
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders:         func() { sent.head.Store(true) },
 		GotFirstResponseByte: func() { sent.answered.Store(true) },
-		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			if got1xx == nil {
-				return nil
-			}
-			return got1xx(code, header)
-		},
+		Got1xxResponse:       early.got,
 	})
 	out := request2(ctx, req)
 	if req.Body != nil && req.Body != http.NoBody {
-		out.Body = &sentBody{ReadCloser: req.Body, failed: &sent.body}
+		out.Body = &sentBody{ReadCloser: req.Body, sent: &sent}
 	}
 	res, err := l.h2.RoundTrip(out)
 	if err != nil {
+		cancel()
+		l.over2()
 		return nil, l.explain2(req, &sent, err)
 	}
-	res.Request = req
-	if res.Body == nil || res.Body == http.NoBody {
-		res.Body = http.NoBody
-		l.freed()
-		return res, nil
+	b := &line2Body{ReadCloser: res.Body, line: l, sent: &sent, cancel: cancel}
+	if err := early.end(); err != nil {
+		b.Close()
+		return nil, err
 	}
-	res.Body = &line2Body{ReadCloser: res.Body, line: l, sent: &sent}
+	res.Request = req
+	res.Body = b
 	return res, nil
+}
+
+// valid2 reports why req can't be sent.
+func valid2(req *http.Request, upgrades bool) error {
+	err := proxy.Valid(req)
+	switch {
+	case err != nil:
+	case req.Method == http.MethodConnect, upgrades && req.Method != http.MethodGet:
+		err = fmt.Errorf("method %q", req.Method)
+	case upgrades && req.Body != nil && req.Body != http.NoBody:
+		err = errors.New("an upgrade with a body") // which would pass for what comes after it
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", proxy.ErrInvalidRequest, err)
+	}
+	return nil
+}
+
+// untake2 gives the room back that no request used.
+func (l *Line) untake2() {
+	l.nudge()
+	l.over2()
+}
+
+// nudge has x/net look at what waits on the connection, and at those requests whose
+// context has ended: a request that was cancelled before it began does that, and also
+// takes up a reservation.
+func (l *Line) nudge() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	none := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "https", Host: "none.invalid", Path: "/"}}
+	l.h2.RoundTrip(none.WithContext(ctx))
 }
 
 // request2 is req as HTTP/2 sends it, with the path as it came.
@@ -138,17 +190,27 @@ func request2(ctx context.Context, req *http.Request) *http.Request {
 	return out
 }
 
-// explain2 sorts the errors of x/net's HTTP/2.
+// x/net's errors that tell that a request was not processed, which it does not export.
+const (
+	errGoAway2   = "http2: Transport received Server's graceful shutdown GOAWAY"
+	errTooLarge2 = "http2: request header list larger than peer's advertised limit"
+)
+
+// explain2 sorts the errors of x/net's HTTP/2. A request of whose body something was
+// read can't be sent again.
 func (l *Line) explain2(req *http.Request, sent *sent2, err error) error {
 	var stream http2.StreamError
-	switch p := sent.body.Load(); {
+	switch p := sent.failed.Load(); {
 	case req.Context().Err() != nil:
 		return req.Context().Err()
 	case p != nil:
 		return fmt.Errorf("%w: %w", proxy.ErrRequestBody, *p)
-	case !sent.head.Load(),
-		errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream, // RFC 9113, section 8.7
-		strings.Contains(err.Error(), "graceful shutdown GOAWAY"):
+	case !sent.head.Load() && err.Error() == errTooLarge2:
+		return fmt.Errorf("%w: the origin takes no header as large as this: %w", proxy.ErrInvalidRequest, err)
+	case sent.read.Load():
+		err = fmt.Errorf("%w: %w", proxy.ErrBadResponse, err)
+	case !sent.head.Load(), err.Error() == errGoAway2,
+		errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream && !sent.answered.Load(): // RFC 9113, section 8.7
 		return fmt.Errorf("%w: %w", ErrNotSent, err)
 	case !sent.answered.Load() && proxy.Repeatable(req):
 		err = fmt.Errorf("%w: %w: %w", proxy.ErrBadResponse, ErrUnanswered, err)
@@ -158,18 +220,28 @@ func (l *Line) explain2(req *http.Request, sent *sent2, err error) error {
 	return l.explain(err)
 }
 
-// sentBody notes that reading a request's body failed, which is its sender's fault.
+// sentBody notes what becomes of a request's body: that reading it failed is its
+// sender's fault, unless nobody wanted it any more.
 type sentBody struct {
 	io.ReadCloser
-	failed *atomic.Pointer[error]
+	sent *sent2
 }
 
 func (b *sentBody) Read(p []byte) (int, error) {
+	b.sent.read.Store(true)
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.failed.Store(&err)
+	switch {
+	case err == io.EOF:
+		b.sent.whole.Store(true)
+	case err != nil && !b.sent.stopped.Load():
+		b.sent.failed.Store(&err)
 	}
 	return n, err
+}
+
+func (b *sentBody) Close() error {
+	b.sent.stopped.Store(true)
+	return b.ReadCloser.Close()
 }
 
 // line2Body tells the line's pools when its answer is over.
@@ -177,13 +249,14 @@ type line2Body struct {
 	io.ReadCloser
 	line   *Line
 	sent   *sent2
-	closed bool
+	cancel context.CancelFunc
+	closed atomic.Bool
 }
 
 func (b *line2Body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		if failed := b.sent.body.Load(); failed != nil {
+		if failed := b.sent.failed.Load(); failed != nil {
 			err = fmt.Errorf("%w: %w", proxy.ErrRequestBody, *failed)
 		}
 		err = b.line.explain(err)
@@ -192,106 +265,16 @@ func (b *line2Body) Read(p []byte) (int, error) {
 }
 
 func (b *line2Body) Close() error {
-	err := b.ReadCloser.Close()
-	if !b.closed {
-		b.closed = true
-		b.line.freed()
+	if b.closed.Swap(true) {
+		return nil
 	}
-	return err
-}
-
-// connect2 opens a WebSocket by extended CONNECT (RFC 8441), which is an upgrade of
-// HTTP/1.1 for whoever asks.
-func (l *Line) connect2(req *http.Request) (*http.Response, error) {
-	if !strings.EqualFold(req.Header.Get("Upgrade"), "websocket") || l.isPlain() {
-		return nil, ErrNoUpgrade
-	}
-	key := req.Header.Get("Sec-Websocket-Key")
-	ctx, cancel := context.WithCancel(req.Context())
-	out := request2(ctx, req)
-	out.Method, out.ContentLength, out.Trailer = http.MethodConnect, -1, nil
-	out.Header = req.Header.Clone()
-	for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Key", "Content-Length"} {
-		delete(out.Header, name)
-	}
-	out.Header[":protocol"] = []string{"websocket"}
-	body, w := io.Pipe()
-	out.Body = body
-	res, err := l.h2.RoundTrip(out)
-	if err != nil {
-		cancel()
-		if strings.Contains(err.Error(), "extended connect not supported") {
-			l.setPlain()
-			return nil, ErrNoUpgrade
-		}
-		return nil, l.explain(fmt.Errorf("%w: %w", proxy.ErrBadResponse, err))
-	}
-	if res.StatusCode != http.StatusOK {
-		w.CloseWithError(io.ErrClosedPipe)
-		res.Body = &cancelBody{ReadCloser: res.Body, cancel: cancel, line: l}
-		return res, nil
-	}
-	sum := sha1.Sum([]byte(key + webSocketGUID))
-	res.Status, res.StatusCode = "101 Switching Protocols", http.StatusSwitchingProtocols
-	res.Proto, res.ProtoMajor, res.ProtoMinor = "HTTP/1.1", 1, 1
-	res.Header["Connection"], res.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	res.Header["Sec-Websocket-Accept"] = []string{base64.StdEncoding.EncodeToString(sum[:])}
-	res.Body = &stream2{ReadCloser: res.Body, w: w, cancel: cancel, line: l}
-	return res, nil
-}
-
-func (l *Line) isPlain() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.plain
-}
-
-func (l *Line) setPlain() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.plain = true
-}
-
-// cancelBody ends its request with it.
-type cancelBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-	line   *Line
-}
-
-func (b *cancelBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.cancel()
-	b.line.freed()
-	return err
-}
-
-// stream2 is what follows an extended CONNECT.
-type stream2 struct {
-	io.ReadCloser
-	w      *io.PipeWriter
-	cancel context.CancelFunc
-	line   *Line
-	closed atomic.Bool
-}
-
-func (s *stream2) Write(p []byte) (int, error) { return s.w.Write(p) }
-
-func (s *stream2) CloseWrite() error { return s.w.Close() }
-
-// Reset ends the stream so that the origin sees an error: RST_STREAM.
-func (s *stream2) Reset() error {
-	s.w.CloseWithError(errors.New("aborted"))
-	s.cancel()
-	return s.Close()
-}
-
-func (s *stream2) Close() error {
-	s.w.Close()
-	err := s.ReadCloser.Close()
-	s.cancel()
-	if !s.closed.Swap(true) {
-		s.line.freed()
+	if b.sent.read.Load() && !b.sent.whole.Load() {
+		// Where the answer had no body, the upload may wait for a window still.
+		b.line.h2.ReserveNewRequest()
+		b.line.nudge()
 	}
+	b.line.over2()
 	return err
 }

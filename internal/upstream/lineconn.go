@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -13,20 +14,39 @@ import (
 // the origin's end.
 type lineConn struct {
 	net.Conn
-	done   chan struct{} // closed by Close
+	done   <-chan struct{} // closed by Close, as ctx's
+	ctx    context.Context // ends with the connection; nothing is passed in it
+	end    context.CancelFunc
 	silent atomic.Bool
 	once   sync.Once
+	ear    atomic.Pointer[func()] // called when the next byte comes; nil: nobody listens
 
 	watching chan struct{} // closed when the watch has ended; nil: there is none
+}
+
+func newLineConn(conn net.Conn) *lineConn {
+	ctx, end := context.WithCancel(context.Background())
+	return &lineConn{Conn: conn, done: ctx.Done(), ctx: ctx, end: end}
 }
 
 func (c *lineConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		err = c.Conn.Close()
-		close(c.done)
+		c.end()
 	})
 	return err
+}
+
+// Read also tells who listens for a sign of life.
+func (c *lineConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.ear.Load() != nil {
+		if tell := c.ear.Swap(nil); tell != nil {
+			(*tell)()
+		}
+	}
+	return n, err
 }
 
 // watch reads until unwatch. An origin that says anything now says it unasked: nobody

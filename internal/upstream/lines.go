@@ -16,8 +16,37 @@ import (
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
-// lineWait is how long a request waits for room on one of the origin's connections.
-const lineWait = 10 * time.Second
+// lineWait is how long a request waits for room on one of the origin's connections,
+// and lookAgain how often the first of those that wait looks for itself: nothing tells
+// of the room that an origin of HTTP/2 makes by its SETTINGS, or by a PING.
+const (
+	lineWait  = 10 * time.Second
+	lookAgain = 50 * time.Millisecond
+)
+
+// spareTime is how long after its first connection an origin of HTTP/2 may take to
+// attach one of HTTP/1.1 for upgrades, which wait for that.
+const spareTime = 3 * time.Second
+
+// need is what a request needs a line for.
+type need int
+
+const (
+	needRequest   need = iota // any line
+	needWebSocket             // a line of HTTP/1.1, or of HTTP/2 with extended CONNECT
+	needUpgrade               // a line of HTTP/1.1
+	needs
+)
+
+func needOf(req *http.Request) need {
+	switch up := strings.ToLower(req.Header.Get("Upgrade")); up {
+	case "":
+		return needRequest
+	case "websocket":
+		return needWebSocket
+	}
+	return needUpgrade
+}
 
 // Lines sends the requests of one origin over the connections that it has attached.
 // A connection of HTTP/1.1 carries one request at a time: where all are busy, requests
@@ -28,7 +57,9 @@ type Lines struct {
 
 	mu      sync.Mutex // guards the following
 	lines   []*Line
-	waiting []chan struct{} // those of the requests that wait for room, the oldest first
+	since   time.Time              // the first line was there
+	spares  bool                   // one of HTTP/1.1 was
+	waiting [needs][]chan struct{} // of the requests that wait for room, the oldest first
 }
 
 // NewLines makes a pool without connections. maxRequests is how many requests may be
@@ -47,14 +78,11 @@ func (p *Lines) Add(l *Line) bool {
 	}
 	p.mu.Lock()
 	p.lines = append(p.lines, l)
-	n := len(p.waiting)
-	if l.h2 == nil {
-		n = min(n, 1)
+	p.spares = p.spares || l.h2 == nil
+	if p.since.IsZero() {
+		p.since = time.Now()
 	}
-	for _, c := range p.waiting[:n] {
-		c <- struct{}{}
-	}
-	p.waiting = slices.Delete(p.waiting, 0, n)
+	p.tell()
 	p.mu.Unlock()
 	select {
 	case <-l.left: // it may have left before it was in the list
@@ -67,18 +95,30 @@ func (p *Lines) Add(l *Line) bool {
 // remove takes l out.
 func (p *Lines) remove(l *Line) {
 	p.mu.Lock()
-	i := slices.Index(p.lines, l)
-	if i >= 0 {
+	defer p.mu.Unlock()
+	if i := slices.Index(p.lines, l); i >= 0 {
 		p.lines = slices.Delete(p.lines, i, i+1)
+		for _, queue := range p.waiting {
+			for _, turn := range queue { // it may have been the last that could serve them
+				tell(turn)
+			}
+		}
 	}
-	none := i >= 0 && len(p.lines) == 0
-	var waiting []chan struct{}
-	if none {
-		waiting, p.waiting = p.waiting, nil
+}
+
+// tell lets the first of each kind look for room. The caller holds mu.
+func (p *Lines) tell() {
+	for _, queue := range p.waiting {
+		if len(queue) > 0 {
+			tell(queue[0])
+		}
 	}
-	p.mu.Unlock()
-	for _, c := range waiting {
-		c <- struct{}{} // to learn that nobody is there
+}
+
+func tell(turn chan struct{}) {
+	select {
+	case turn <- struct{}{}:
+	default:
 	}
 }
 
@@ -103,20 +143,22 @@ func (p *Lines) Drop(ctx context.Context) {
 	ending.Wait()
 }
 
-// Check ends the lines, but for the given one, that give no sign of life before ctx
-// ends: an origin that attaches another connection may have lost those before.
-func (p *Lines) Check(ctx context.Context, but *Line) {
-	var asking sync.WaitGroup
+// Check ends the lines, but for the given one, that give no sign of life: an origin
+// that attaches another connection may have lost those before. It does not wait for it.
+// One of HTTP/1.1 says nothing about those of HTTP/2: it may be there for an upgrade.
+func (p *Lines) Check(but *Line) {
+	if but != nil && but.h2 == nil {
+		return
+	}
 	for _, l := range p.All() {
 		if l != but {
-			asking.Go(func() {
-				if l.Ping(ctx) != nil {
+			l.ask(func(err error) {
+				if err != nil {
 					l.Close()
 				}
 			})
 		}
 	}
-	asking.Wait()
 }
 
 // Alive reports whether any of the lines gives a sign of life before ctx ends.
@@ -124,11 +166,16 @@ func (p *Lines) Alive(ctx context.Context) bool {
 	lines := p.All()
 	signs := make(chan bool, len(lines))
 	for _, l := range lines {
-		go func() { signs <- l.Ping(ctx) == nil }()
+		l.ask(func(err error) { signs <- err == nil })
 	}
 	for range lines {
-		if <-signs {
-			return true
+		select {
+		case alive := <-signs:
+			if alive {
+				return true
+			}
+		case <-ctx.Done():
+			return false
 		}
 	}
 	return false
@@ -178,7 +225,7 @@ func (p *Lines) leaveUpgraded() { p.active.Add(-1) }
 // trip sends req on a line with room. One of HTTP/2 may turn out to take no upgrade.
 func (p *Lines) trip(req *http.Request, got1xx func(int, textproto.MIMEHeader) error) (*http.Response, error) {
 	for {
-		l, err := p.take(req.Context(), strings.ToLower(req.Header.Get("Upgrade")))
+		l, err := p.take(req.Context(), needOf(req))
 		if err != nil {
 			if req.Body != nil {
 				req.Body.Close()
@@ -193,110 +240,132 @@ func (p *Lines) trip(req *http.Request, got1xx func(int, textproto.MIMEHeader) e
 }
 
 // take finds a line with room, and waits for one for lineWait.
-func (p *Lines) take(ctx context.Context, upgrade string) (*Line, error) {
+func (p *Lines) take(ctx context.Context, what need) (*Line, error) {
+	var turn chan struct{} // nil: it does not wait
 	var timeout *time.Timer
+	var look *time.Ticker
 	for {
-		l, wait, err := p.pick(upgrade, timeout != nil)
+		l, err := p.pick(what, &turn)
 		switch {
 		case err != nil:
 			return nil, err
 		case l != nil && l.usable():
 			return l, nil
 		case l != nil:
+			turn = nil // it has lost its place to a line that was closed
 			continue
 		}
 		if timeout == nil {
-			timeout = time.NewTimer(lineWait)
+			timeout, look = time.NewTimer(lineWait), time.NewTicker(lookAgain)
 			defer timeout.Stop()
+			defer look.Stop()
+		}
+		again := look.C
+		if !p.isFirst(what, turn) {
+			again = nil
 		}
 		select {
-		case <-wait:
+		case <-turn:
+			continue
+		case <-again:
 			continue
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-timeout.C:
 			err = fmt.Errorf("%w: each connection of the origin is busy", ErrOverloaded)
 		}
-		p.giveUp(wait)
+		p.mu.Lock()
+		p.quit(what, turn)
+		p.mu.Unlock()
 		return nil, err
 	}
 }
 
-// pick returns a line with room: for an upgrade a free one of HTTP/1.1 if there is one,
-// for anything else one of HTTP/2, the least busy. Where there is room on none it
-// returns what to wait for; a request that has waited before stands first.
-func (p *Lines) pick(upgrade string, again bool) (*Line, <-chan struct{}, error) {
-	var left []*Line
-	defer func() {
-		for _, l := range left {
-			l.leave()
-		}
-	}()
+func (p *Lines) isFirst(what need, turn chan struct{}) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var best *Line
-	most, some := 0, false
-	for _, l := range p.lines {
-		if l.h2 == nil {
-			some = true
-			continue
-		}
-		room := l.room2()
-		if room < 0 {
-			left = append(left, l)
-			continue
-		}
-		if upgrade != "" && (upgrade != "websocket" || l.isPlain()) {
-			continue
-		}
-		if some = true; room > most {
-			best, most = l, room
+	return len(p.waiting[what]) > 0 && p.waiting[what][0] == turn
+}
+
+// pick returns a line with room, which is reserved. Where there is none, or others of
+// its kind have waited for longer, it returns neither that nor an error, and *turn has
+// something to read when it is worth to look again.
+func (p *Lines) pick(what need, turn *chan struct{}) (*Line, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	some := slices.ContainsFunc(p.lines, func(l *Line) bool { return l.serves(what) })
+	var l *Line
+	var err error
+	switch queue := p.waiting[what]; {
+	case len(p.lines) == 0:
+		err = fmt.Errorf("%w: no connection of the origin is there", ErrNotSent)
+	case !some && !p.spares && time.Since(p.since) > spareTime:
+		err = ErrNoUpgrade
+	case len(queue) == 0, queue[0] == *turn:
+		l = p.reserve(what)
+	}
+	if l != nil || err != nil {
+		p.quit(what, *turn)
+		return l, err
+	}
+	if *turn == nil {
+		*turn = make(chan struct{}, 1)
+		p.waiting[what] = append(p.waiting[what], *turn)
+	}
+	return nil, nil
+}
+
+// reserve takes room on a line: for an upgrade on one of HTTP/1.1 if there is one, for
+// anything else on one of HTTP/2, the least busy. The caller holds mu.
+func (p *Lines) reserve(what need) *Line {
+	if what != needRequest {
+		if l := p.reserve1(); l != nil {
+			return l
 		}
 	}
-	queued := len(p.waiting) > 0 && !again
-	if best == nil && !queued || upgrade != "" {
-		for _, l := range slices.Backward(p.lines) {
-			if l.h2 == nil && l.take1() {
-				return l, nil, nil
+	for {
+		var best *Line
+		for _, l := range p.lines {
+			if l.h2 != nil && l.serves(what) && (best == nil || l.load.Load() < best.load.Load()) && l.h2.CanTakeNewRequest() {
+				best = l
 			}
 		}
+		switch {
+		case best == nil && what == needRequest:
+			return p.reserve1()
+		case best == nil:
+			return nil
+		case best.take2(): // or another pool's request was faster
+			return best
+		}
 	}
-	switch {
-	case best != nil:
-		return best, nil, nil
-	case len(p.lines) == len(left):
-		return nil, nil, fmt.Errorf("%w: no connection of the origin is there", ErrNotSent)
-	case !some:
-		return nil, nil, ErrNoUpgrade
-	}
-	c := make(chan struct{}, 1)
-	if again {
-		p.waiting = slices.Insert(p.waiting, 0, c)
-	} else {
-		p.waiting = append(p.waiting, c)
-	}
-	return nil, c, nil
 }
 
-// wakeOne lets the request look again that has waited longest.
-func (p *Lines) wakeOne() {
+// reserve1 takes the line of HTTP/1.1 that was added last, of those that are free.
+func (p *Lines) reserve1() *Line {
+	for _, l := range slices.Backward(p.lines) {
+		if l.h2 == nil && l.take1() {
+			return l
+		}
+	}
+	return nil
+}
+
+// wake lets those that wait look for room.
+func (p *Lines) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) > 0 {
-		p.waiting[0] <- struct{}{}
-		p.waiting = slices.Delete(p.waiting, 0, 1)
-	}
+	p.tell()
 }
 
-// giveUp ends the wait on c. The room that it was told of is another's.
-func (p *Lines) giveUp(c <-chan struct{}) {
-	p.mu.Lock()
-	i := slices.IndexFunc(p.waiting, func(w chan struct{}) bool { return w == c })
-	if i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
+// quit takes turn out of those that wait, if it is there, and passes on what it was
+// told. The caller holds mu.
+func (p *Lines) quit(what need, turn chan struct{}) {
+	if turn == nil {
+		return
 	}
-	p.mu.Unlock()
-	if i < 0 {
-		p.wakeOne()
+	if i := slices.Index(p.waiting[what], turn); i >= 0 {
+		p.waiting[what] = slices.Delete(p.waiting[what], i, i+1)
 	}
+	p.tell()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ func playRole(args []string) error {
 		"secure-proxy": {3, func(a []string) error { return serveSecureProxy(a[0], a[1], folder(a[2])) }}, // LISTEN URL CERTIFICATES
 		"path":         {4, servePath},                                                                    // LISTEN TARGET ROUNDTRIP BYTES-A-SECOND
 		"idle":         {2, holdIdle},                                                                     // SERVER COUNT
+		"origin":       {3, serveOrigin},                                                                  // SERVER NAME TARGET
 	}
 	if len(args) == 0 {
 		return errors.New("want a role and its arguments")
@@ -91,6 +93,19 @@ func serveProxy(args []string, pool httputil.BufferPool) error {
 		return err
 	}
 	return http.ListenAndServe(args[0], h)
+}
+
+// originAttached is what the role prints when the first connection is attached.
+const originAttached = "attached"
+
+// serveOrigin is a proxy hop that attaches itself; args are SERVER, NAME and TARGET.
+func serveOrigin(args []string) error {
+	h, err := proxyHandler("http://"+args[2], &bufferPool{}, nil)
+	if err != nil {
+		return err
+	}
+	o := &rig.Origin{Proxy: args[0], Name: args[1], Token: "bench", Handler: h, Conns: 256}
+	return o.Run(context.Background(), 0, func(string) { fmt.Println(originAttached) })
 }
 
 // proxyHandler is the standard library's proxy, with connections kept, and copy buffers where there is

@@ -41,7 +41,11 @@ func (r *run) startup(row row, s *site, v variant) error {
 	if err := t.answers(time.Millisecond, patience); err != nil {
 		return err
 	}
-	r.store.add(row.name, "", v.name, firstAnswer, milli(time.Since(start)))
+	took := time.Since(start)
+	if err := t.isMeant(); err != nil {
+		return err
+	}
+	r.store.add(row.name, "", v.name, firstAnswer, milli(took))
 	return nil
 }
 

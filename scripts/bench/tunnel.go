@@ -44,7 +44,18 @@ func (t *tunnel) open(via func(to string) (string, error)) error {
 	if err := t.startClient(); err != nil {
 		return err
 	}
-	return t.answers(5*time.Millisecond, patience)
+	if err := t.answers(5*time.Millisecond, patience); err != nil {
+		return err
+	}
+	return t.isMeant()
+}
+
+// isMeant fails unless the client has said that it is what is to be measured.
+func (t *tunnel) isMeant() error {
+	if t.says == "" {
+		return nil
+	}
+	return t.site.Until(patience, 5*time.Millisecond, func() error { return t.client.Printed(t.says) })
 }
 
 // startServer starts the server and returns when it takes connections.

@@ -17,6 +17,8 @@ const (
 	plainProxy    = "proxy hop, no pool"
 	ours          = "tunnel"
 	oursWebSocket = "tunnel websocket"
+	oursPTTH      = "tunnel ptth"
+	originPTTH    = "tunnel ptth h1"
 	oursTCP       = "tunnel tcp"
 	oursTLS       = "tunnel tls"
 	oursTerminate = "tunnel tls end"
@@ -46,6 +48,7 @@ type plan struct {
 	server      rig.Command
 	client      func(control string) rig.Command // nil: there is none
 	datagrams   bool                             // visit is a port of UDP
+	says        string                           // by the client when it is what is to be measured; "": anything
 }
 
 // variants are all that can be measured, the yardsticks first.
@@ -80,6 +83,9 @@ func tunnelVariants() []variant {
 			"where visitors come by TLS, the client does too",
 			plan: planOurs(), secure: planOursSecure(oursSecureHTTP), speaks: []string{http1TLS, http2TLS, http3UDP}},
 		{name: oursWebSocket, about: "the same with --transport websocket", plan: planOurs("--transport", "websocket")},
+		{name: oursPTTH, about: "the same with --transport ptth: HTTP/2 with the roles turned around", plan: planPTTH()},
+		{name: originPTTH, about: "tunnel-server and, in the client's place, an httputil.ReverseProxy that attaches itself by PTTH: " +
+			"256 connections of HTTP/1.1, a request at a time on each", plan: planOrigin},
 		{name: oursTCP, about: "tunnel-client tcp PORT, no HTTP", plan: planOursPort("tcp"), raw: true},
 		{name: oursTLS, about: "tunnel-client tls PORT, the app ends TLS; the client comes by TLS, too",
 			secure: planOursSecure(oursSecureTLS), speaks: []string{http1TLS, http2TLS}},
@@ -164,6 +170,28 @@ func planOurs(flags ...string) func(*site, string) (*plan, error) {
 			},
 		}, nil
 	}
+}
+
+// planPTTH is planOurs by PTTH, of HTTP/2.
+func planPTTH() func(*site, string) (*plan, error) {
+	ours := planOurs("--transport", "ptth")
+	return func(s *site, app string) (*plan, error) {
+		p, err := ours(s, app)
+		if err == nil {
+			p.says = "transport=ptth protocol=h2"
+		}
+		return p, err
+	}
+}
+
+// planOrigin plans tunnel-server, and an origin that attaches itself.
+func planOrigin(s *site, app string) (*plan, error) {
+	p, err := planOurs()(s, app)
+	if err == nil {
+		p.client = func(control string) rig.Command { return s.role("origin", "http://"+control, "bench", app) }
+		p.says = originAttached
+	}
+	return p, err
 }
 
 // planOursPort plans tunnel-server with one port for connections or datagrams.

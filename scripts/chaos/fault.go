@@ -60,8 +60,11 @@ type victim struct {
 func anyVictim(r *rand.Rand, apps bool) victim {
 	i := r.IntN(len(all()))
 	client := victim{"client", func(l *lab) *process { return l.clients[i] }}
-	if all()[i].command == "connect" {
+	switch all()[i].command {
+	case "connect":
 		client.name = "connect"
+	case roleOrigin:
+		client.name = "origin"
 	}
 	server := victim{"server", func(l *lab) *process { return l.server }}
 	app := victim{"app", func(l *lab) *process { return l.apps[i%2] }}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,14 +19,15 @@ import (
 )
 
 const (
-	roleApp = "role-app"
-	plenty  = 1_000_000_000 // bytes a second: no limit
+	roleApp    = "role-app"
+	roleOrigin = "role-origin"
+	plenty     = 1_000_000_000 // bytes a second: no limit
 )
 
 // A tunnel is one client, and what it exposes or reaches.
 type tunnel struct {
 	name    string
-	command string // of tunnel-client
+	command string // of tunnel-client; roleOrigin: this program's, in its place
 	app     int    // which one
 	target  func(*app) string
 	flags   []string
@@ -41,10 +41,14 @@ const (
 	udpName     = "datagrams"
 	sealedName  = "sealed"
 	privateName = "inside"
+	turnedName  = "turned"
+	originName  = "origin"
 )
 
-// all are the tunnels: two for HTTP with an app each, one for gRPC, and one each for what is no HTTP.
-// The last one is the other end of the private one.
+// all are the tunnels: two for HTTP with an app each, one for gRPC, and one each for what is no HTTP; one for
+// HTTP by PTTH, and an app that attaches itself by that. The origin comes by TLS, as by HTTP/1.1 the end of an
+// answer may be that of its connection, and without TLS a link's end looks the same. The last one is the other
+// end of the private one.
 func all() []tunnel {
 	web := func(a *app) string { return a.web }
 	raw := func(a *app) string { return a.raw }
@@ -56,6 +60,8 @@ func all() []tunnel {
 		{name: udpName, command: "udp", app: 1, target: raw, secure: true},
 		{name: sealedName, command: "tls", app: 1, target: func(a *app) string { return a.sealed }},
 		{name: privateName, command: "tcp", app: 0, target: raw, flags: []string{"--private"}},
+		{name: turnedName, command: "http", app: 1, target: web, flags: []string{"--transport", "ptth"}},
+		{name: originName, command: roleOrigin, secure: true},
 		{name: "reach", command: "connect", token: privateName, secure: true},
 	}
 }
@@ -183,6 +189,11 @@ func (l *lab) addClient(t tunnel, plain, secure, private string, apps []*app) er
 		return err
 	}
 	l.links = append(l.links, path)
+	if t.command == roleOrigin {
+		l.clients = append(l.clients, &process{command: rig.Command{Path: l.self,
+			Args: []string{roleOrigin, scheme + addr, t.name, l.file(t.name + ".token"), l.own.Cert, l.file("journal")}}})
+		return nil
+	}
 	args := []string{t.command, "--server", scheme + addr, "--token-file", l.file(cmp.Or(t.token, t.name) + ".token"), "--retry", "--json"}
 	if t.secure {
 		args = append(args, "--ca", l.own.Cert)
@@ -258,7 +269,7 @@ func (p *process) learn() error {
 }
 
 // web are the names of the tunnels for HTTP.
-func web() []string { return []string{"a", "b"} }
+func web() []string { return []string{"a", "b", turnedName, originName} }
 
 func (l *lab) file(name string) string { return filepath.Join(l.site.Dir, name) }
 
@@ -324,40 +335,6 @@ func (l *lab) crashed() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// playApp is the child process of an app: at web, calls, raw (TCP and UDP) and sealed (TLS), with its
-// journal, certificate and key at paths.
-func playApp(args []string) error {
-	if len(args) != 7 {
-		return errors.New("want WEB CALLS RAW SEALED JOURNAL CERT KEY")
-	}
-	journal, err := rig.OpenJournal(args[4])
-	if err != nil {
-		return err
-	}
-	pair, err := tls.LoadX509KeyPair(args[5], args[6])
-	if err != nil {
-		return err
-	}
-	packets, err := net.ListenPacket("udp", args[2])
-	if err != nil {
-		return err
-	}
-	var listeners [4]net.Listener
-	for i := len(listeners) - 1; i >= 0; i-- { // the first one shows that all are there
-		if listeners[i], err = net.Listen("tcp", args[i]); err != nil {
-			return err
-		}
-	}
-	go rig.ExitWithParent()
-	a, ctx := &rig.App{Journal: journal}, context.Background()
-	ended := make(chan error, 4)
-	go func() { ended <- a.Run(ctx, listeners[0], listeners[1]) }()
-	go func() { ended <- a.RunRaw(ctx, listeners[2], nil) }()
-	go func() { ended <- a.RunRaw(ctx, listeners[3], &tls.Config{Certificates: []tls.Certificate{pair}}) }()
-	go func() { ended <- a.Echo(ctx, packets) }()
-	return <-ended
 }
 
 // visitor is one of a tunnel's visitors, with connections of its own.

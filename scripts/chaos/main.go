@@ -2,9 +2,9 @@
 //
 //	scripts/chaos.sh --help
 //
-// A server, eight clients and two local apps are processes of their own; links with faults (rig.Path,
+// A server, nine clients, two local apps and one that attaches itself are processes of their own; links with faults (rig.Path,
 // rig.Packets) lie between each client and the server and before each of the server's listeners. The clients
-// expose HTTP, gRPC, TCP, UDP, TLS and a private endpoint, which the last one reaches. Visitors (load.go) send
+// expose HTTP, also by PTTH, gRPC, TCP, UDP, TLS and a private endpoint, which the last one reaches. Visitors (load.go) send
 // requests of each kind all the time, and an oracle (rig.Visitor, rig.Reconcile) judges each of them: full, a
 // visible error, refused, or one of the endings that must not be. The faults (fault.go) are drawn from
 // the seed alone, so the same seed and length give the same ones; the load's timing is the machine's.
@@ -24,9 +24,9 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == roleApp {
-		if err := playApp(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "chaos: app:", err)
+	if known, err := playRole(os.Args[1:]); known {
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "chaos: %s: %v\n", os.Args[1], err)
 			os.Exit(1)
 		}
 		return
@@ -53,7 +53,7 @@ func main() {
 
 const usage = `usage: scripts/chaos.sh [--minutes N] [--seed S]
 
-Runs a server, eight clients and two local apps under mixed load with a random fault every few
+Runs a server, nine clients, two local apps and one that attaches itself by PTTH under mixed load with a random fault every few
 seconds, and judges each request. The exit code is 1 if anything was lost, duplicated, truncated
 unseen, mixed up or hung, if a process crashed or leaked, or if a tunnel did not come back in time.
 

@@ -18,8 +18,8 @@ func TestMain(m *testing.M) {
 		pretend(os.Args[2])
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == roleApp {
-		if err := playApp(os.Args[2:]); err != nil {
+	if known, err := playRole(os.Args[1:]); known {
+		if err != nil {
 			os.Stderr.WriteString(err.Error())
 			os.Exit(1)
 		}
@@ -98,6 +98,7 @@ func TestScheduleIsTheSeeds(t *testing.T) {
 		"link silent", "link silent above 45 s", "link silent to the server", "link silent to the client above 45 s",
 		"visitors reset", "visitor reset at a byte", "visitors silent", "visitors slow", "visitors' datagrams lost",
 		"visitors of TLS reset", "visitor of a port reset at a byte", "connect killed", "connect stopped",
+		"origin killed", "origin stopped", "origin terminated",
 	} {
 		if !kinds[kind] {
 			t.Errorf("there is no %q", kind)

@@ -141,6 +141,7 @@ func probes() []probe {
 	return []probe{
 		{"a", fresh, rig.Length}, {"b", fresh, rig.Length}, {grpcName, fresh, rig.Unary},
 		{"a", freshSecure, rig.Length}, {"b", secondSecure, rig.Length}, {"a", freshThird, rig.Length},
+		{turnedName, fresh, rig.Length}, {turnedName, fresh, rig.WebSocket}, {originName, fresh, rig.Length}, {originName, freshSecure, rig.Chunked},
 		{portName, port, rig.Raw}, {sealedName, through, rig.Raw}, {privateName, private, rig.Raw},
 		{udpName, once, rig.Datagrams}, {udpName, again, rig.Datagrams},
 	}

@@ -38,6 +38,7 @@ func rows() []row {
 		{"udp-spray", "S6", "datagrams from 20,000 addresses", false, (*trial).udpSpray},
 		{"dns-garbage", "S9", "garbage for --acme-dns self, by UDP and TCP", false, (*trial).dnsGarbage},
 		{"floods", "S10", "hostile clients: pings, streams, windows, ids, lengths", false, (*trial).floods},
+		{"ptth-floods", "S10", "hostile origins: SETTINGS, PING, resets, CONTINUATION, windows and more", false, (*trial).ptthFloods},
 	}
 }
 

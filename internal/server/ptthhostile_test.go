@@ -1,0 +1,325 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/revtun/tunnel/internal/server"
+)
+
+// attachRaw attaches an origin of HTTP/2 that has said what it has to, and nothing since.
+func (n *node) attachRaw(token, name string, settings ...http2.Setting) (net.Conn, *http2.Framer) {
+	n.t.Helper()
+	conn, r, res := n.askPTTH(n.originPath(name), "ALPN: h2", "Authorization: Bearer "+token)
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		n.t.Fatal(res.Status)
+	}
+	if _, err := io.ReadFull(r, make([]byte, len(http2.ClientPreface))); err != nil {
+		n.t.Fatal(err)
+	}
+	f := http2.NewFramer(conn, r)
+	f.WriteSettings(settings...)
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if ping, ok := frame.(*http2.PingFrame); ok {
+			f.WritePing(true, ping.Data)
+			return conn, f
+		}
+	}
+}
+
+// stuck has a visitor upload to an origin that takes everything and reads nothing.
+func (n *node) stuck(token, name string) {
+	n.t.Helper()
+	_, f := n.attachRaw(token, name+".localhost", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+	f.WriteWindowUpdate(0, 1<<30)
+	conn, err := net.Dial("tcp", n.addr)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	n.t.Cleanup(func() { conn.Close(); <-ended })
+	_, port, _ := net.SplitHostPort(n.addr)
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s.localhost:%s\r\nContent-Length: 1000000000\r\n\r\n", name, port)
+	moved := make(chan int, 1)
+	go func() {
+		defer close(ended)
+		for b, all := make([]byte, 1<<16), 0; ; {
+			conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+			m, err := conn.Write(b)
+			if all += m; err != nil {
+				moved <- all
+				return
+			}
+		}
+	}()
+	if <-moved < 1<<16 {
+		n.t.Fatal("nothing of the upload was taken")
+	}
+}
+
+// An origin that reads nothing holds up nobody else: not the other connections of its
+// own, nor other tenants by whatever way, nor what takes tokens away, nor the server's end.
+func TestPTTHStopsReading(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	all := "token-of-ann\ntoken-of-bob\ntoken-of-eve\n"
+	s, err := server.New(server.Config{Listen: "127.0.0.1:0", Hold: time.Minute, Auth: tokens(t, path, all)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	n := &node{t: t, addr: s.Addr().String()}
+	_, port, _ := net.SplitHostPort(n.addr)
+	n.stuck("token-of-eve", "eve")
+	n.stuck("token-of-eve", "eve")
+	bob := n.attach("token-of-bob", "h2", says("bob"), "bob.localhost")
+	ann := n.attach("token-of-ann", "http%2F1.1", says("ann"), "ann.localhost")
+	n.attach("token-of-eve", "h2", says("eve"), "eve.localhost")
+	n.answered("bob.localhost:"+port, "/", "bob GET bob.localhost:"+port+" / ")
+	n.answered("ann.localhost:"+port, "/", "ann GET ann.localhost:"+port+" / ")
+	n.answered("eve.localhost:"+port, "/", "eve GET eve.localhost:"+port+" / ")
+	if err := os.WriteFile(path, []byte("token-of-ann\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	<-bob.served
+	n.answered("ann.localhost:"+port, "/", "ann GET ann.localhost:"+port+" / ")
+	// What the rights were taken for is anybody's at once.
+	n.attach("token-of-ann", "h2", says("ann"), "eve.localhost")
+	n.stuck("token-of-ann", "other")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	<-ann.served
+}
+
+// Many connections of an origin that does not answer cost no more than themselves, and
+// nobody else anything.
+func TestPTTHManyConnections(t *testing.T) {
+	const many = 150
+	n := start(t, server.Config{Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-eve\ntoken-of-bob\n")})
+	_, port, _ := net.SplitHostPort(n.addr)
+	n.attach("token-of-bob", "h2", says("bob"), "bob.localhost")
+	raw := n.connect("", "token-of-bob", "")
+	raw.must(raw.bind("raw"))
+	before := runtime.NumGoroutine()
+	var attaching sync.WaitGroup
+	for range 10 {
+		attaching.Go(func() {
+			for range many / 10 {
+				n.attachRaw("token-of-eve", "eve.localhost")
+			}
+		})
+	}
+	most := 0
+	attached := make(chan struct{})
+	go func() { attaching.Wait(); close(attached) }()
+	for waiting := true; waiting; {
+		select {
+		case <-attached:
+			waiting = false
+		default:
+			n.answered("bob.localhost:"+port, "/", "bob GET bob.localhost:"+port+" / ")
+			most = max(most, runtime.NumGoroutine()-before)
+		}
+	}
+	if most > 12*many {
+		t.Errorf("%d goroutines for %d connections", most, many)
+	}
+}
+
+// Frames that no origin may send end its connection, and no other.
+func TestPTTHFloods(t *testing.T) {
+	n := start(t, server.Config{Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-eve\ntoken-of-bob\n")})
+	_, port, _ := net.SplitHostPort(n.addr)
+	bob := n.attach("token-of-bob", "h2", says("bob"), "bob.localhost")
+	for name, flood := range map[string]func(f *http2.Framer) error{
+		"SETTINGS": func(f *http2.Framer) error { return f.WriteSettings() },
+		"PING":     func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) },
+		"updates":  func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1<<31-1) },
+		"pushes": func(f *http2.Framer) error {
+			return f.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true})
+		},
+		"DATA": func(f *http2.Framer) error { return f.WriteData(1001, false, []byte("x")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, f := n.attachRaw("token-of-eve", "eve.localhost")
+			go io.Copy(io.Discard, conn)
+			for range 20_000 {
+				if flood(f) != nil {
+					break
+				}
+			}
+			conn.Close()
+			n.answered("bob.localhost:"+port, "/", "bob GET bob.localhost:"+port+" / ")
+			select {
+			case <-bob.served:
+				t.Error("another's connection has ended")
+			default:
+			}
+		})
+	}
+}
+
+// An origin that says one version and speaks the other answers nobody.
+func TestPTTHSpeaksAnother(t *testing.T) {
+	n := start(t, server.Config{Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-eve\n")})
+	_, port, _ := net.SplitHostPort(n.addr)
+	for alpn, speaks := range map[string]string{
+		"h2":          "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+		"http%2F1.1":  "\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+		"http%2F1.1 ": "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+	} {
+		conn, r, res := n.askPTTH(n.originPath("eve.localhost"), "ALPN: "+alpn, "Authorization: Bearer token-of-eve")
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(res.Status)
+		}
+		io.WriteString(conn, speaks)
+		io.Copy(io.Discard, r) // until the server has ended it
+		if res, body := n.get("eve.localhost:"+port, "/"); strings.Contains(body, "evil") {
+			t.Errorf("%s: got %v %s", alpn, res, body)
+		}
+	}
+}
+
+// upgraded asks by a visitor's connection for a WebSocket of host.
+func (n *node) upgraded(host string) (*net.TCPConn, *bufio.Reader, *http.Response) {
+	n.t.Helper()
+	conn, err := net.Dial("tcp", n.addr)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", host)
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return conn.(*net.TCPConn), r, res
+}
+
+// The end of either side of a WebSocket stays one, and an abort an abort, by each version
+// of HTTP (R16, R17).
+func TestPTTHWebSocketEnds(t *testing.T) {
+	n := start(t, server.Config{Park: 10 * time.Second, Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
+	_, port, _ := net.SplitHostPort(n.addr)
+	host := "demo.localhost:" + port
+	for _, how := range []string{"half-close", "visitor aborts", "origin aborts"} {
+		t.Run("h1 "+how, func(t *testing.T) {
+			origin, r, res := n.askPTTH(n.originPath("demo.localhost"), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
+			if res.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(res.Status)
+			}
+			go func() {
+				http.ReadRequest(r)
+				io.WriteString(origin, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			}()
+			conn, visitor, up := n.upgraded(host)
+			if up.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(up.Status)
+			}
+			io.WriteString(conn, "up")
+			if _, err := io.ReadFull(r, make([]byte, 2)); err != nil {
+				t.Fatal(err)
+			}
+			switch how {
+			case "half-close":
+				conn.CloseWrite()
+				if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+					t.Errorf("the origin read %q, %v", rest, err)
+				}
+				io.WriteString(origin, "late")
+				origin.Close()
+				if rest, err := io.ReadAll(visitor); string(rest) != "late" || err != nil {
+					t.Errorf("the visitor read %q, %v", rest, err)
+				}
+			case "visitor aborts":
+				conn.SetLinger(0)
+				conn.Close()
+				if _, err := io.ReadAll(r); err == nil {
+					t.Error("the origin saw an end")
+				}
+			case "origin aborts":
+				origin.(*net.TCPConn).SetLinger(0)
+				origin.Close()
+				if _, err := io.ReadAll(visitor); err == nil {
+					t.Error("the visitor saw an end")
+				}
+			}
+			origin.Close()
+		})
+		t.Run("h2 "+how, func(t *testing.T) {
+			origin, f := n.attachRaw("token-of-ann", "demo.localhost", http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+			defer origin.Close()
+			next := func() http2.Frame {
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						t.Fatal(err)
+					}
+					switch frame.Header().Type {
+					case http2.FrameHeaders, http2.FrameData, http2.FrameRSTStream:
+						return frame
+					}
+				}
+			}
+			var id uint32
+			begun := make(chan struct{})
+			go func() {
+				defer close(begun)
+				id = next().Header().StreamID
+				f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+			}()
+			conn, visitor, up := n.upgraded(host)
+			<-begun
+			if up.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(up.Status)
+			}
+			io.WriteString(conn, "up")
+			next()
+			switch how {
+			case "half-close":
+				conn.CloseWrite()
+				if data, ok := next().(*http2.DataFrame); !ok || !data.StreamEnded() {
+					t.Error("the origin saw no end")
+				}
+				f.WriteData(id, true, []byte("late"))
+				if rest, err := io.ReadAll(visitor); string(rest) != "late" || err != nil {
+					t.Errorf("the visitor read %q, %v", rest, err)
+				}
+			case "visitor aborts":
+				conn.SetLinger(0)
+				conn.Close()
+				if _, ok := next().(*http2.RSTStreamFrame); !ok {
+					t.Error("the origin saw no reset")
+				}
+			case "origin aborts":
+				f.WriteRSTStream(id, http2.ErrCodeCancel)
+				if _, err := io.ReadAll(visitor); err == nil {
+					t.Error("the visitor saw an end")
+				}
+			}
+		})
+	}
+}
