@@ -50,9 +50,15 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.log, err = logger(c, stderr); err != nil {
 		return nil, err
 	}
-	f.listen = tunnel.Options{Kind: protocol.Kind(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
-	if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
+	f.listen = tunnel.Options{Kind: kindOf(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
+	dir, isDir, err := folder(c)
+	if err != nil {
 		return nil, err
+	}
+	if !isDir {
+		if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range []string{"app-timeout", "grace", "idle-timeout"} {
 		if c.Duration(name) < 0 {
@@ -63,6 +69,11 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	f.forward = forward.Options{Prepare: f.prepare, Insecure: c.Bool("insecure-upstream"), Timeout: c.Duration("app-timeout"), Log: f.log}
+	if isDir {
+		if err := f.serveFolder(c, dir); err != nil {
+			return nil, err
+		}
+	}
 	if f.listen.Name != "" {
 		if err := protocol.CheckName(f.listen.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
@@ -73,7 +84,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	}
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
-		f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
+		if !isDir {
+			f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
+		}
 		f.listen.Visitor = f.prepare != nil
 	case protocol.KindTCP, protocol.KindUDP:
 		f.idle = c.Duration("idle-timeout")
@@ -203,7 +216,11 @@ func target(kind protocol.Kind, args []string) (forward.Target, error) {
 	case len(args) > 1:
 		return forward.Target{}, fmt.Errorf("%s takes one TARGET, and there are %d: %s", kind, len(args), strings.Join(args, " "))
 	case kind == protocol.KindHTTP:
-		return forward.ParseTarget(args[0])
+		t, err := forward.ParseTarget(args[0])
+		if err != nil && isFolder(args[0]) {
+			err = fmt.Errorf("%s is a folder: tunnel-client file %[1]s serves it", args[0])
+		}
+		return t, err
 	}
 	scheme := "tcp"
 	if kind == protocol.KindUDP {

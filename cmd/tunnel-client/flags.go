@@ -14,7 +14,8 @@ import (
 )
 
 const httpDescription = `TARGET is the local app: 3000, host:port, http://host, https://host, h2c://host (HTTP/2
-without TLS, for gRPC) or unix:/path. Options may stand before and after it.
+without TLS, for gRPC) or unix:/path; or file:///path, a folder, as tunnel-client file has it.
+Options may stand before and after it.
 
 Without --name the public name is a random one that is kept for the server, this directory
 and TARGET; with a token from --token-file or TUNNEL_TOKEN it is the token's, without one
@@ -56,6 +57,8 @@ func flagsOf(command string) []cli.Flag {
 	switch command {
 	case "http":
 		return httpFlags()
+	case "file":
+		return fileFlags()
 	case "tcp":
 		return tcpFlags()
 	case "connect":
@@ -70,14 +73,21 @@ func flagsOf(command string) []cli.Flag {
 
 // httpFlags are those of http.
 func httpFlags() []cli.Flag {
-	return append(commonFlags(),
-		domainFlag(),
-		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
+	return append(append(commonFlags(), siteFlags()...),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),
 		span("app-timeout", 5*time.Minute, "`TIME` that the app may take to begin its answer; 0 is without limit"),
+		hidden(spaFlag()), hidden(hiddenFlag()),
 	)
+}
+
+// siteFlags are those of all that has a site of its own.
+func siteFlags() []cli.Flag {
+	return []cli.Flag{
+		domainFlag(),
+		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
+	}
 }
 
 // tcpFlags are those of tcp.

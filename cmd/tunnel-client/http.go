@@ -99,7 +99,7 @@ func newExposed(p process, c *config) *exposed {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
 		o.Done = x.out.request
-		x.app = forward.New(c.target, o)
+		x.app = forward.New(c.target, o) // which o.Handler may answer for
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
 	default:
@@ -138,7 +138,7 @@ func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 	if x.terminate != nil {
 		tasks.Go(func() { x.terminate.run(serving) })
 	}
-	if !x.json {
+	if !x.json && x.forward.Handler == nil {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}
 	var err error

@@ -58,6 +58,7 @@ func run(ctx context.Context, p process) int {
 		ErrWriter: p.stderr,
 		Commands: []*cli.Command{
 			p.exposing("http", "expose a local HTTP app", httpDescription),
+			p.exposing("file", "expose a folder as a static site", fileDescription),
 			p.exposing("tcp", "expose a local app by a port of the server", tcpDescription),
 			p.exposing("tls", "expose a local app by TLS that the server cannot look into", tlsDescription),
 			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
@@ -82,10 +83,14 @@ func run(ctx context.Context, p process) int {
 
 // exposing is a command that exposes a local app.
 func (p process) exposing(name, usage, description string) *cli.Command {
+	what := "TARGET"
+	if name == "file" {
+		what = "DIR"
+	}
 	return &cli.Command{
 		Name:            name,
 		Usage:           usage,
-		UsageText:       "tunnel-client " + name + " [options] TARGET",
+		UsageText:       "tunnel-client " + name + " [options] " + what,
 		Description:     description,
 		Flags:           flagsOf(name),
 		HideHelpCommand: true,
@@ -128,6 +133,8 @@ func noCommand(c *cli.Context) error {
 	hint := "see tunnel-client --help"
 	if name := nearest(names, given); name != "" {
 		hint = fmt.Sprintf("did you mean %s?", name)
+	} else if isFolder(given) {
+		hint = fmt.Sprintf("did you mean tunnel-client file %s?", given)
 	} else if looksLikeTarget(given) {
 		hint = fmt.Sprintf("did you mean tunnel-client http %s?", given)
 	}

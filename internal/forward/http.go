@@ -69,6 +69,8 @@ type Options struct {
 	// Upstream is the origin by which the app is called, where the server was not
 	// told to rewrite requests and answers, as over PTTH. Nil: they stay as they are.
 	Upstream *protocol.Upstream
+	// Handler answers in place of an app: the target is not called. Nil: it is.
+	Handler http.Handler
 	// Done is called after each request. May be nil.
 	Done func(Exchange)
 	// Log gets why requests failed. Nil discards.
@@ -218,6 +220,10 @@ var errDestination = errors.New("request is for a proxy")
 func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodConnect || r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/") {
 		return errDestination
+	}
+	if f.o.Handler != nil {
+		f.o.Handler.ServeHTTP(w, r)
+		return nil
 	}
 	rt := f.transport(r)
 	visitor := address(r.Header.Get(protocol.HeaderVisitor))

@@ -11,7 +11,7 @@ import (
 
 // Target is where the local app is.
 type Target struct {
-	Scheme  string // "http", "https", or "h2c": HTTP/2 without TLS
+	Scheme  string // "http", "https", or "h2c": HTTP/2 without TLS; "file": Host is a folder's path, escaped
 	Network string // "tcp" or "unix"
 	Addr    string // host:port, or the socket's path
 	Host    string // as the app expects it in Host: without a standard port
