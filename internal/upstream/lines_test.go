@@ -416,7 +416,6 @@ func TestLineSilent(t *testing.T) {
 		line := lineOn(t, true, http.NotFoundHandler(), here, &deafConn{Conn: there, deaf: deaf})
 		p := NewLines(0)
 		p.Add(line)
-		begin := time.Now()
 		time.Sleep(5 * time.Minute) // an idle one that answers stays
 		select {
 		case <-line.Left():
@@ -424,7 +423,7 @@ func TestLineSilent(t *testing.T) {
 		default:
 		}
 		close(deaf)
-		begin = time.Now()
+		begin := time.Now()
 		<-line.Done()
 		if d := time.Since(begin); d > 45*time.Second || !line.Silent() {
 			t.Errorf("given up after %v, silent: %v", d, line.Silent())
