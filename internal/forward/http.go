@@ -69,6 +69,9 @@ type Options struct {
 	// Upstream is the origin by which the app is called, where the server was not
 	// told to rewrite requests and answers, as over PTTH. Nil: they stay as they are.
 	Upstream *protocol.Upstream
+	// Ready reports whether the app takes requests. Until it does they are answered with
+	// [protocol.AppStarting], and the app is not called. Nil: it does.
+	Ready func() bool
 	// Done is called after each request. May be nil.
 	Done func(Exchange)
 	// Log gets why requests failed. Nil discards.
@@ -203,7 +206,12 @@ func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
 		panic(http.ErrAbortHandler) // the visitor has gone
 	}
 	code := codeOf(err)
-	f.o.Log.Warn("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
+	level := slog.LevelWarn
+	if code == protocol.AppStarting {
+		level = slog.LevelDebug // visitors who wait would fill the log
+		w.Header().Set("Retry-After", "2")
+	}
+	f.o.Log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
 	w.Header().Set(protocol.HeaderError, string(code))
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(code.Status())
@@ -214,10 +222,16 @@ func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
 // proxy would do so, and the server choose what the client's machine dials (S18).
 var errDestination = errors.New("request is for a proxy")
 
+// errStarting is of a request that came before the app was ready for it.
+var errStarting = errors.New("the app is not ready yet")
+
 // pass is the last hop: the request goes to the app as it came.
 func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodConnect || r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/") {
 		return errDestination
+	}
+	if f.o.Ready != nil && !f.o.Ready() {
+		return errStarting
 	}
 	rt := f.transport(r)
 	visitor := address(r.Header.Get(protocol.HeaderVisitor))
@@ -302,6 +316,8 @@ func codeOf(err error) protocol.Code {
 	switch {
 	case errors.Is(err, errDestination), errors.Is(err, proxy.ErrInvalidRequest), errors.Is(err, proxy.ErrRequestBody):
 		return protocol.BadRequest
+	case errors.Is(err, errStarting):
+		return protocol.AppStarting
 	case errors.Is(err, proxy.ErrHeaderTimeout), errors.As(err, &timeout) && timeout.Timeout():
 		return protocol.AppTimeout
 	case errors.As(err, &dial) && dial.Op == "dial":
