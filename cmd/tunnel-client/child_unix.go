@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,7 +35,7 @@ func notifyAll(c chan<- os.Signal) (stop func()) {
 type child struct {
 	pid     int
 	before  []int // children of this process that are not the command's
-	tty     terminal
+	tty     *terminal
 	signals chan<- os.Signal // where this process's signals go
 	done    chan struct{}    // closed when the command has ended
 	code    exitCode         // then
@@ -169,21 +170,24 @@ func (c *child) sweep(end context.Context, grace time.Duration) (left int) {
 }
 
 // terminal is the one that this process was started at; the zero value is none.
-type terminal struct{ there bool }
+type terminal struct {
+	there bool
+	given atomic.Bool // to the command: what was not given is not taken back
+}
 
 // terminalHere is that of standard input: what reads its keys has to be in the foreground.
-func terminalHere() terminal { return terminal{there: term.IsTerminal(0)} }
+func terminalHere() *terminal { return &terminal{there: term.IsTerminal(0)} }
 
 // ignore ignores the signal that is sent to who takes the terminal back. The command, which
 // would inherit that, has been started.
-func (t terminal) ignore() {
+func (t *terminal) ignore() {
 	if t.there {
 		signal.Ignore(syscall.SIGTTOU)
 	}
 }
 
 // has reports whether the group has the terminal.
-func (t terminal) has(group int) bool {
+func (t *terminal) has(group int) bool {
 	if !t.there {
 		return false
 	}
@@ -192,24 +196,22 @@ func (t terminal) has(group int) bool {
 }
 
 // handOver gives the group the terminal, where this process has it.
-func (t terminal) handOver(group int) {
+func (t *terminal) handOver(group int) {
 	if t.has(unix.Getpgrp()) {
-		unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, group)
+		t.given.Store(unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, group) == nil)
 		syscall.Kill(-group, syscall.SIGCONT) // it may have read before
 	}
 }
 
-// takeBack takes the terminal from a command that has ended, and reports whether it had it.
-func (t terminal) takeBack() bool {
-	if !t.there || t.has(unix.Getpgrp()) {
-		return false
-	}
-	return unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp()) == nil
+// takeBack takes the terminal from a command that has ended or stopped, and reports
+// whether it had it.
+func (t *terminal) takeBack() bool {
+	return t.given.Swap(false) && unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp()) == nil
 }
 
 // stop stops this process with its command, so that the shell that has started it notices.
 // SIGCONT is passed on when that lets both go on.
-func (t terminal) stop(group int) {
+func (t *terminal) stop(group int) {
 	if !t.there {
 		return
 	}
@@ -219,8 +221,6 @@ func (t terminal) stop(group int) {
 		syscall.Kill(-group, syscall.SIGCONT) // there is no shell to go on by
 		return
 	}
-	if t.has(group) {
-		t.takeBack()
-	}
+	t.takeBack()
 	syscall.Kill(0, syscall.SIGSTOP)
 }
