@@ -101,10 +101,18 @@ func TestExecTerminal(t *testing.T) {
 	sh.shown.await(t, "code=130")
 
 	// One in the background leaves the terminal alone.
-	sh.types(t, run+"true & wait; echo wai''ted\n")
-	sh.shown.await(t, "waited")
-	sh.types(t, "echo rea''der\n")
-	sh.shown.await(t, "reader")
+	wait := filepath.Join(t.TempDir(), "go")
+	sh.types(t, "("+run+"sh -c 'until [ -e "+wait+" ]; do sleep 0.02; done'; echo en''ded) & cat\n")
+	sh.types(t, "three\n")
+	twice := func(line string) func() bool { // typed, and printed by cat
+		return func() bool { return strings.Count(sh.shown.String(), line) == 2 }
+	}
+	eventually(t, "cat reads", twice("three\r\n"))
+	writeFile(t, wait, "")
+	sh.shown.await(t, "ended")
+	sh.types(t, "four\n")
+	eventually(t, "cat still reads", twice("four\r\n"))
+	sh.types(t, "\x04")
 
 	// A script ends with a command that a key has ended, and only then.
 	script := filepath.Join(t.TempDir(), "script")
