@@ -112,6 +112,8 @@ func TestExecTerminal(t *testing.T) {
 	sh.shown.await(t, "ended")
 	sh.types(t, "four\n")
 	eventually(t, "cat still reads", twice("four\r\n"))
+	sh.types(t, "five\n") // the line before may have been asked for while it still had the terminal
+	eventually(t, "cat reads on", twice("five\r\n"))
 	sh.types(t, "\x04")
 
 	// A script ends with a command that a key has ended, and only then.
