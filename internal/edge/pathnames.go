@@ -57,18 +57,25 @@ func climbs(target string) bool {
 	if !strings.Contains(path, "..") && !strings.Contains(path, "%") {
 		return false
 	}
-	path = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "/", "%2F", "/", "%5c", "/", "%5C", "/", "\\", "/", "%3b", ";", "%3B", ";").Replace(path)
+	path = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "\\", "%2F", "\\", "%5c", "\\", "%5C", "\\", "%3b", ";", "%3B", ";").Replace(path)
 	depth := 0
 	for segment := range strings.SplitSeq(path, "/") {
-		segment, _, _ = strings.Cut(segment, ";") // "..;x" is ".." to some
-		switch segment {
-		case "", ".":
-		case "..":
-			if depth--; depth < 0 {
-				return true
+		named := false // of what some take for one name and others for several, one counts
+		for part := range strings.SplitSeq(segment, `\`) {
+			part, _, _ = strings.Cut(part, ";") // "..;x" is ".." to some
+			switch part {
+			case "", ".":
+			case "..":
+				if depth--; depth < 0 {
+					return true
+				}
+				named = false
+			default:
+				if !named {
+					depth++
+				}
+				named = true
 			}
-		default:
-			depth++
 		}
 	}
 	return false
