@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -182,6 +183,9 @@ func TestExecSignals(t *testing.T) {
 	p := start(t, execCommand(script, "--server", s.url, "--target", rig.FreePort(t)))
 	p.out.await(t, "trapped")
 	for s, name := range map[os.Signal]string{syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT", syscall.SIGUSR1: "USR1", syscall.SIGUSR2: "USR2"} {
+		if signal.Ignored(s) {
+			continue // whoever runs the tests has it so, and a shell cannot trap it then
+		}
 		for range 2 { // the second one is like the first
 			p.signal(t, s)
 		}

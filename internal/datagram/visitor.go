@@ -80,6 +80,7 @@ func brief(err error) string { return fmt.Sprintf("%.300q", err.Error()) }
 
 // answer sends what the client brought. Its error ends the visitor.
 func (v *visitor) answer(b []byte) error {
+	v.answered.Store(true) // before it is there: what the visitor says to it may be read first
 	_, _, err := v.p.conn.WriteMsgUDPAddrPort(b, v.control, v.from)
 	switch {
 	case errors.Is(err, net.ErrClosed):
@@ -90,7 +91,6 @@ func (v *visitor) answer(b []byte) error {
 	}
 	v.bytes += int64(len(b))
 	v.p.out.Add(1)
-	v.answered.Store(true)
 	now := time.Now()
 	v.active.Store(int64(now.Sub(v.p.start)))
 	if now.Sub(v.moved) >= listPause {

@@ -62,7 +62,7 @@ func climbs(target string) bool {
 	for segment := range strings.SplitSeq(path, "/") {
 		named := false // of what some take for one name and others for several, one counts
 		for part := range strings.SplitSeq(segment, `\`) {
-			part, _, _ = strings.Cut(part, ";") // "..;x" is ".." to some
+			part, _, more := strings.Cut(part, ";") // "..;x" is ".." to some
 			switch part {
 			case "", ".":
 			case "..":
@@ -76,6 +76,7 @@ func climbs(target string) bool {
 				}
 				named = true
 			}
+			named = named || more // what follows is a parameter, to some
 		}
 	}
 	return false

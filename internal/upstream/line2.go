@@ -128,7 +128,11 @@ func (l *Line) trip2(req *http.Request, got1xx func(int, textproto.MIMEHeader) e
 		return nil, l.explain2(req, &sent, err)
 	}
 	b := &line2Body{ReadCloser: res.Body, line: l, sent: &sent, cancel: cancel}
-	if err := early.end(); err != nil {
+	err = early.end()
+	if err == nil && res.StatusCode < 200 {
+		err = fmt.Errorf("%w: status %d", proxy.ErrBadResponse, res.StatusCode)
+	}
+	if err != nil {
 		b.Close()
 		return nil, err
 	}
