@@ -102,8 +102,11 @@ func TestPTTHStopsReading(t *testing.T) {
 	}
 	<-bob.served
 	n.answered("ann.localhost:"+port, "/", "ann GET ann.localhost:"+port+" / ")
-	// What the rights were taken for is anybody's at once.
-	n.attach("token-of-ann", "h2", says("ann"), "eve.localhost")
+	// What the rights were taken for is anybody's, without a hold, when its connections have ended.
+	await(t, "the name to be free", func() bool {
+		_, _, res := n.askPTTH(n.originPath("eve.localhost"), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
+		return res.StatusCode == http.StatusSwitchingProtocols
+	})
 	n.stuck("token-of-ann", "other")
 	cancel()
 	if err := <-ended; err != nil {
