@@ -41,7 +41,7 @@ func start(t *testing.T, c server.Config) *node {
 	if c.Auth == nil {
 		c.Auth = auth.Anonymous{}
 	}
-	if testing.Verbose() && c.Log == nil {
+	if os.Getenv("TUNNEL_TEST_LOG") != "" && c.Log == nil {
 		c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	s, err := server.New(c)

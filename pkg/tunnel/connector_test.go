@@ -111,7 +111,7 @@ func exposePrivate(t *testing.T, c *tunnel.Client, name, app string) *tunnel.Lis
 
 func connect(t *testing.T, c *tunnel.Client) *tunnel.Connector {
 	t.Helper()
-	if c.Log == nil && testing.Verbose() {
+	if c.Log == nil && os.Getenv("TUNNEL_TEST_LOG") != "" {
 		c.Log = verbose(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

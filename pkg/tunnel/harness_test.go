@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,7 @@ func start(t *testing.T, c server.Config) *node {
 	if c.Auth == nil {
 		c.Auth = auth.Anonymous{}
 	}
-	if c.Log == nil && testing.Verbose() {
+	if c.Log == nil && os.Getenv("TUNNEL_TEST_LOG") != "" {
 		c.Log = verbose(t)
 	}
 	s, err := server.New(c)
@@ -181,7 +182,7 @@ var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.W
 // listen claims a name and serves it with handler until the test ends.
 func listen(t *testing.T, c *tunnel.Client, o tunnel.Options, handler http.Handler) *tunnel.Listener {
 	t.Helper()
-	if c.Log == nil && testing.Verbose() {
+	if c.Log == nil && os.Getenv("TUNNEL_TEST_LOG") != "" {
 		c.Log = verbose(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

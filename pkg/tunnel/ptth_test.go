@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -149,7 +150,7 @@ func attach(t *testing.T, p *proxyFor, handler http.Handler) (b *tunnel.Backend,
 	t.Helper()
 	told = newEvents()
 	c := &tunnel.Client{Server: p.URL, Token: "secret", Transport: tunnel.PTTH, Events: told.tell}
-	if testing.Verbose() {
+	if os.Getenv("TUNNEL_TEST_LOG") != "" {
 		c.Log = verbose(t)
 	}
 	b, err := c.Attach(t.Context(), tunnel.Options{Origin: "https://app.test", Domains: []string{"www.app.test"}}, handler)
