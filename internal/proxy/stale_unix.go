@@ -20,7 +20,7 @@ func stale(c net.Conn) bool {
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return true
+		return false // as of TLS that refuses its socket
 	}
 	var alive bool
 	err = raw.Read(func(fd uintptr) bool {

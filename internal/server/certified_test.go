@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,6 +111,48 @@ func TestPTTHByCertificate(t *testing.T) {
 	defer res.Body.Close()
 	if body, _ := io.ReadAll(res.Body); string(body) != "ann" || asked {
 		t.Errorf("got %s %q; a visitor was asked for a certificate: %v", res.Status, body, asked)
+	}
+}
+
+// A connection of HTTP/1.1 carries one request after the other by TLS, too: an origin that
+// has to attach itself again for each of them cannot keep up.
+func TestPTTHKeepsSecureLines(t *testing.T) {
+	own := rig.NewCertificate(t, "localhost", "*.localhost")
+	s, err := server.New(server.Config{
+		Listen: "127.0.0.1:0", Domain: "localhost", Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n"), Hold: time.Minute, Park: 10 * time.Second,
+		TLS: &server.TLS{Listen: "127.0.0.1:0", GetCertificate: own.Get, AllowPlain: []string{"demo"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	_, port, _ := net.SplitHostPort(s.TLSAddr().String())
+	o := &rig.Origin{
+		Proxy: "https://localhost:" + port, Name: "demo", Token: "token-of-ann", Trust: &tls.Config{RootCAs: own.Roots}, Conns: 1,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, r.Context().Value(http.LocalAddrContextKey))
+		}),
+	}
+	ctx, end := context.WithCancel(t.Context())
+	attached, ended := make(chan string, 1), make(chan error, 1)
+	go func() { ended <- o.Run(ctx, 10*time.Second, func(url string) { attached <- url }) }()
+	defer func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	<-attached
+	n := &node{t: t, addr: s.Addr().String()}
+	first := ""
+	for range 5 {
+		res, body := n.get("demo.localhost:"+port, "/")
+		if first == "" {
+			first = body
+		}
+		if res.StatusCode != 200 || body == "" || body != first {
+			t.Fatalf("got %s %q after %q", res.Status, body, first)
+		}
 	}
 }
 
