@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -335,7 +336,11 @@ func TestPTTHGoAway(t *testing.T) {
 	_, port, _ := net.SplitHostPort(n.addr)
 	host := "demo.localhost:" + port
 	begun, end := make(chan struct{}), make(chan struct{})
+	var asked atomic.Bool
 	o := n.attach("token-of-ann", "h2", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Swap(true) {
+			return // it came before the GOAWAY
+		}
 		close(begun)
 		<-end
 		io.WriteString(w, "first")

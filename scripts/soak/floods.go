@@ -80,61 +80,68 @@ func attacks() []attack {
 	}
 }
 
-// floods makes each attack on a server of its own, beside a neighbour whose requests must not suffer.
-// The attacker reads nothing.
+// floods makes each attack of a client that logged in. The attacker reads nothing.
 func (t *trial) floods() error {
 	for _, a := range attacks() {
-		if err := t.flooded(a); err != nil {
-			return fmt.Errorf("%s: %w", a.name, err)
+		if err := t.flooded("a client floods "+a.name, func(end time.Time) delivered { return t.attack(a, end) }); err != nil {
+			return err
 		}
-		t.server.Kill()
 	}
 	return nil
 }
 
-func (t *trial) flooded(a attack) error {
+// delivered is what was sent of a flood.
+type delivered struct {
+	bytes float64
+	conns int // on which
+}
+
+// flooded has a server of its own flooded, beside a neighbour whose requests must not suffer.
+func (t *trial) flooded(what string, attack func(end time.Time) delivered) error {
 	const growth = 32
 	t.addr = ""
 	if err := t.serve(quiet); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
+	defer t.server.Kill()
 	victim, err := t.client(t.addr, "victim")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer victim.Kill()
-	before := t.send(paced{name: "victim", requests: pick(t, 600, 2_000), over: pick(t, 600*time.Millisecond, 2*time.Second)}) // warms it up, too
+	requests := pick(t, 600, 2_000)
+	before := t.send(paced{name: "victim", requests: requests, over: pick(t, 600*time.Millisecond, 2*time.Second)}) // warms it up, too
 	rss := t.server.PeakRSS()
 	long := pick(t, time.Second, 5*time.Second)
-	sent := make(chan float64, 1)
-	go func() { sent <- t.attack(a, long) }()
-	during := t.send(paced{name: "victim", requests: pick(t, 600, 2_000), over: long})
-	bytes := <-sent
+	done := make(chan delivered, 1)
+	go func() { done <- attack(time.Now().Add(long)) }()
+	during := t.send(paced{name: "victim", requests: requests, over: long})
+	sent := <-done
 	grown := (t.server.PeakRSS() - rss) / mib
-	lost := disconnects(victim)
 	c := visitors()
 	defer c.CloseIdleConnections()
 	alive := !t.server.Exited() && t.get(c, "victim", "/small", rig.Patience) == nil
-	t.check(grown <= growth && lost == 0 && alive && len(during.errors) == 0,
-		fmt.Sprintf("a client floods %s, %.1f MB: growth of the server's memory, neighbours", a.name, bytes/mb),
+	t.check(grown <= growth && disconnects(victim) == 0 && alive && len(during.errors) == 0 && sent.bytes > 0,
+		fmt.Sprintf("%s, %.1f MB on %d connections: growth of the server's memory, neighbours", what, sent.bytes/mb, sent.conns),
 		fmt.Sprintf("%.1f MiB; %s; p99 %.1f ms, before %.1f", grown, during.failed(), ms(during.p99()), ms(before.p99())),
 		fmt.Sprintf("<= %d MiB; 0 failed", growth))
 	return nil
 }
 
-// attack floods, on one session after the other as the server ends them, and gives the bytes sent.
-func (t *trial) attack(a attack, long time.Duration) (sent float64) {
-	for end := time.Now().Add(long); time.Now().Before(end); {
+// attack floods until end, on one session after the other as the server ends them.
+func (t *trial) attack(a attack, end time.Time) (sent delivered) {
+	for time.Now().Before(end) {
 		w, err := t.session(1)
 		if err != nil {
 			t.Sleep(20 * time.Millisecond)
 			continue
 		}
+		sent.conns++
 		_ = w.SetDeadline(end)
 		for round := uint32(0); err == nil; round++ {
 			var n int
 			n, err = w.Write(a.fresh(round))
-			sent += float64(n)
+			sent.bytes += float64(n)
 		}
 		_, _ = io.CopyN(io.Discard, w, 1) // until the server has ended it
 		w.reset()

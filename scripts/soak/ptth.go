@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -66,56 +64,25 @@ func originAttacks() []originAttack {
 	}
 }
 
-// ptthFloods makes each attack on a server of its own, beside a neighbour whose requests must not suffer.
+// ptthFloods makes each attack of an origin.
 func (t *trial) ptthFloods() error {
 	for _, a := range originAttacks() {
-		if err := t.ptthFlooded(a); err != nil {
-			return fmt.Errorf("%s: %w", a.name, err)
-		}
-		t.server.Kill()
-	}
-	return nil
-}
-
-func (t *trial) ptthFlooded(a originAttack) error {
-	const growth = 32
-	t.addr = ""
-	if err := t.serve(quiet); err != nil {
-		return err
-	}
-	victim, err := t.client(t.addr, "victim")
-	if err != nil {
-		return err
-	}
-	defer victim.Kill()
-	var b bytes.Buffer
-	a.fresh(http2.NewFramer(&b, nil))
-	before := t.send(paced{name: "victim", requests: pick(t, 300, 2_000), over: pick(t, 600*time.Millisecond, 2*time.Second)}) // warms it up, too
-	rss := t.server.PeakRSS()
-	long := pick(t, time.Second, 5*time.Second)
-	type sent struct{ bytes, attached float64 }
-	done := make(chan sent, 1)
-	go func() {
-		var s sent
-		for end := time.Now().Add(long); time.Now().Before(end); {
-			s.attached++
-			n, err := t.floodFromOrigin(b.Bytes(), end)
-			if s.bytes += float64(n); err != nil {
-				t.Sleep(20 * time.Millisecond)
+		var b bytes.Buffer
+		a.fresh(http2.NewFramer(&b, nil))
+		err := t.flooded("an origin floods "+a.name, func(end time.Time) (sent delivered) {
+			for time.Now().Before(end) {
+				sent.conns++
+				n, err := t.floodFromOrigin(b.Bytes(), end)
+				if sent.bytes += float64(n); err != nil {
+					t.Sleep(20 * time.Millisecond)
+				}
 			}
+			return sent
+		})
+		if err != nil {
+			return err
 		}
-		done <- s
-	}()
-	during := t.send(paced{name: "victim", requests: pick(t, 300, 2_000), over: long})
-	s := <-done
-	grown := (t.server.PeakRSS() - rss) / mib
-	c := visitors()
-	defer c.CloseIdleConnections()
-	alive := !t.server.Exited() && t.get(c, "victim", "/small", rig.Patience) == nil
-	t.check(grown <= growth && disconnects(victim) == 0 && alive && len(during.errors) == 0 && s.bytes > 0,
-		fmt.Sprintf("an origin floods %s, %.1f MB on %.0f connections: growth of the server's memory, neighbours", a.name, s.bytes/mb, s.attached),
-		fmt.Sprintf("%.1f MiB; %s; p99 %.1f ms, before %.1f", grown, during.failed(), ms(during.p99()), ms(before.p99())),
-		fmt.Sprintf("<= %d MiB; 0 failed", growth))
+	}
 	return nil
 }
 
