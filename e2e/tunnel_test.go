@@ -116,7 +116,7 @@ func expose(t *testing.T, target, transport string, args ...string) string {
 
 // eachTransport runs f for each way to upgrade the client's connection.
 func eachTransport(t *testing.T, f func(t *testing.T, transport string)) {
-	for _, transport := range []string{"raw", "websocket"} {
+	for _, transport := range []string{"raw", "websocket", "ptth"} {
 		t.Run(transport, func(t *testing.T) { f(t, transport) })
 	}
 }

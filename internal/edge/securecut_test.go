@@ -69,6 +69,40 @@ func TestCutOverTLS(t *testing.T) {
 	}
 }
 
+// R2 and R17 over TLS: a connection that was upgraded has ended where close_notify says
+// so; without it the app, too, reads an error, as after the end of the visitor's process.
+func TestUpgradeCutOverTLS(t *testing.T) {
+	h := secure(t, server.Config{})
+	ended := make(chan error, 1)
+	publish(t, h.plain, "demo", nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, brw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+		_, err = io.Copy(io.Discard, brw)
+		ended <- err
+	}))
+	for name, cut := range map[string]bool{"ended": false, "cut": true} {
+		c := h.dial(t, "demo.example.com", "http/1.1")
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: demo.example.com\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+		if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(res, err)
+		}
+		io.WriteString(c, "some")
+		if cut {
+			c.NetConn().Close()
+		} else {
+			c.Close()
+		}
+		if err := <-ended; cut != (err != nil) {
+			t.Errorf("%s: the app reads %v", name, err)
+		}
+	}
+}
+
 // The Gate knows of connections from their first byte on, in whatever protocol they
 // are: where memory is full those amid a handshake end, at the brim answers are cut.
 func TestShedTLS(t *testing.T) {

@@ -120,6 +120,11 @@ func entryOf(c net.Conn) *admitted {
 	return nil
 }
 
+// isHijacked reports whether net/http has handed a over.
+func (a *admitted) isHijacked() bool {
+	return a != nil && http.ConnState(a.state.Load()) == http.StateHijacked
+}
+
 func (g *Gate) forget(a *admitted) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

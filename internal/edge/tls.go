@@ -73,10 +73,14 @@ type hello struct {
 	seen    []byte
 	decided bool
 	routed  atomic.Bool
+	ended   atomic.Bool // the connection's end was read
 }
 
 func (h *hello) Read(p []byte) (int, error) {
 	n, err := h.tcpConn.Read(p)
+	if err == io.EOF {
+		h.ended.Store(true)
+	}
 	if !h.decided && h.door.Route != nil {
 		if len(h.seen)+n > maxHello {
 			return 0, errLongHello // crypto/tls has a bound of its own, of the message without its records
@@ -147,8 +151,19 @@ func (h *hello) route(name string) bool {
 // close_notify, which would be an end (R1).
 type secured struct {
 	*tls.Conn
-	tcp   tcpConn
+	tcp   *hello
 	abort atomic.Bool
+}
+
+// Read tells an end without close_notify from one with it, where net/http has handed
+// the connection over: who was killed ends it so, and what came is not whole (R2).
+// crypto/tls lets it pass, and net/http takes it for an answer's or a visitor's end.
+func (s *secured) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if err == io.EOF && s.tcp.ended.Load() && s.tcp.entry.isHijacked() {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // SetLinger with 0 seconds makes the next Close an abort.
@@ -171,7 +186,7 @@ func (s *secured) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (s *secured) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{s.Conn})
+	return io.Copy(w, struct{ io.Reader }{s})
 }
 
 // errSecured is of who would write to the socket, past TLS.

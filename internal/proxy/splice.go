@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -194,8 +195,11 @@ func onAbort(c io.Closer, f func()) (stop func() bool) {
 // setLinger says what the end of a TCP connection, or of this process, is to its
 // peer: with 0 an abort.
 func setLinger(c io.Closer, seconds int) {
-	if c, ok := c.(interface{ SetLinger(int) error }); ok {
+	switch c := c.(type) {
+	case interface{ SetLinger(int) error }:
 		c.SetLinger(seconds)
+	case interface{ NetConn() net.Conn }:
+		setLinger(c.NetConn(), seconds)
 	}
 }
 

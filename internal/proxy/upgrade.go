@@ -47,6 +47,7 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 		return fmt.Errorf("switch protocols: %w", err)
 	}
 	t := &splice{a: side{ReadWriteCloser: visitor}, b: side{ReadWriteCloser: app}}
+	setLinger(visitor, 0) // the end of this process is none of what the visitor reads from here on
 	head := buffered.Writer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	res.Header.Write(head)
@@ -74,6 +75,9 @@ func (u *upgraded) Read(p []byte) (int, error) {
 }
 
 func (u *upgraded) CloseWrite() error { return closeWrite(u.Conn) }
+
+// NetConn returns the connection below, for its options.
+func (u *upgraded) NetConn() net.Conn { return u.Conn }
 
 // OnAbort passes on what the connection has, see [Splice].
 func (u *upgraded) OnAbort(f func()) (stop func() bool) { return onAbort(u.Conn, f) }

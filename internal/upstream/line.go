@@ -227,7 +227,7 @@ func (l *Line) part(p *Lines) (last bool) {
 
 // serves reports whether the line may serve what is needed, when it has room.
 func (l *Line) serves(what need) bool {
-	return l.h2 == nil || what == needRequest || what == needWebSocket && !l.isPlain()
+	return l.h2 == nil || what < needWebSocket || what == needWebSocket && !l.isPlain()
 }
 
 // freed tells the line's pools that there is room.

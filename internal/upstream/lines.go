@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -33,19 +35,24 @@ type need int
 
 const (
 	needRequest   need = iota // any line
+	needContinue              // any line, of HTTP/1.1 if one is free
 	needWebSocket             // a line of HTTP/1.1, or of HTTP/2 with extended CONNECT
 	needUpgrade               // a line of HTTP/1.1
 	needs
 )
 
 func needOf(req *http.Request) need {
-	switch up := strings.ToLower(req.Header.Get("Upgrade")); up {
-	case "":
-		return needRequest
-	case "websocket":
+	switch up := strings.ToLower(req.Header.Get("Upgrade")); {
+	case up == "websocket":
 		return needWebSocket
+	case up != "":
+		return needUpgrade
+	case httpguts.HeaderValuesContainsToken(req.Header["Expect"], "100-continue"):
+		// A server of HTTP/2 may hide it from the app and answer 100 itself, as net/http
+		// does: then the visitor sends a body that the app may not want (R28).
+		return needContinue
 	}
-	return needUpgrade
+	return needRequest
 }
 
 // Lines sends the requests of one origin over the connections that it has attached.
@@ -315,8 +322,9 @@ func (p *Lines) pick(what need, turn *chan struct{}) (*Line, error) {
 	return nil, nil
 }
 
-// reserve takes room on a line: for an upgrade on one of HTTP/1.1 if there is one, for
-// anything else on one of HTTP/2, the least busy. The caller holds mu.
+// reserve takes room on a line: for an upgrade, and where the visitor waits for 100
+// (Continue), on one of HTTP/1.1 if there is one, for anything else on one of HTTP/2,
+// the least busy. The caller holds mu.
 func (p *Lines) reserve(what need) *Line {
 	if what != needRequest {
 		if l := p.reserve1(); l != nil {

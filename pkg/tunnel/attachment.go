@@ -56,12 +56,13 @@ type attachment struct {
 	ended   sync.Once          // closes done
 	done    chan struct{}
 
-	mu     sync.Mutex // guards the following
-	conns  map[*attached]bool
-	closed bool
-	wasted int           // connections in a row that ended at once and unused
-	err    error         // why it ended; valid after done
-	turn   chan struct{} // closed and made anew with each change
+	mu       sync.Mutex // guards the following
+	conns    map[*attached]bool
+	closed   bool
+	draining bool          // requests on the others are waited for when that of HTTP/2 has ended
+	wasted   int           // connections in a row that ended at once and unused
+	err      error         // why it ended; valid after done
+	turn     chan struct{} // closed and made anew with each change
 }
 
 func newAttachment(b *Backend, s *session, conn net.Conn, alpn string) *attachment {
@@ -222,13 +223,18 @@ func (a *attachment) remove(c *attached) {
 	case time.Since(c.since) < shortLived:
 		a.wasted++
 	}
-	if c == a.first && a.h2 != nil || len(a.conns) == 0 {
-		a.ended.Do(func() {
-			a.err = why(c.cause)
-			close(a.done)
-		})
+	if c == a.first && a.h2 != nil && !a.draining || len(a.conns) == 0 {
+		a.end(c)
 	}
 	a.turns()
+}
+
+// end is called with mu held, when the last connection that counts has ended.
+func (a *attachment) end(last *attached) {
+	a.ended.Do(func() {
+		a.err = why(last.cause)
+		close(a.done)
+	})
 }
 
 // broke notes why c broke.
@@ -271,6 +277,12 @@ func (a *attachment) turned() <-chan struct{} {
 	return a.turn
 }
 
+func (a *attachment) has(c *attached) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.conns[c]
+}
+
 func (a *attachment) empty() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -295,21 +307,28 @@ func (a *attachment) count() (idle, all, wasted int) {
 // drain has the proxy send no new requests, and waits for the answers to those that
 // are under way; the error is ctx's.
 func (a *attachment) drain(ctx context.Context) error {
+	a.mu.Lock()
+	a.draining = true
+	a.mu.Unlock()
 	a.stop()
-	if a.h2 != nil {
-		a.first.leave()
+	if a.h2 == nil {
+		return a.quit(ctx)
 	}
-	if err := a.quit(ctx); err != nil {
-		return err
-	}
-	if a.h2 != nil {
+	a.first.leave()
+	err := a.quit(ctx)
+	for turned := a.turned(); err == nil && a.has(a.first); turned = a.turned() {
 		select {
-		case <-a.done:
+		case <-turned:
 		case <-ctx.Done():
-			return ctx.Err()
+			err = ctx.Err()
 		}
 	}
-	return nil
+	if err == nil {
+		a.mu.Lock()
+		a.end(a.first)
+		a.mu.Unlock()
+	}
+	return err
 }
 
 // quit ends the connections of HTTP/1.1 that are idle, and the others when they have

@@ -456,16 +456,17 @@ func TestPTTHGoAway(t *testing.T) {
 
 // When its context ends, a client finishes what is under way, and takes nothing new.
 func TestPTTHDrains(t *testing.T) {
-	for _, alpn := range []string{"h2", "http/1.1"} {
-		t.Run(alpn, func(t *testing.T) {
-			p, h := newProxy(t, alpn), newHeld()
+	for name, alpn := range map[string][]string{"h2": {"h2"}, "http/1.1": {"http/1.1"}, "http/1.1 beside h2": {"h2", "http/1.1"}} {
+		t.Run(name, func(t *testing.T) {
+			p, h := newProxy(t, alpn...), newHeld()
 			told := newEvents()
 			c := &tunnel.Client{Server: p.URL, Transport: tunnel.PTTH, Events: told.tell, Grace: patience}
 			ctx, cancel := context.WithCancel(t.Context())
 			served := make(chan error, 1)
 			go func() { served <- c.Serve(ctx, tunnel.Options{Origin: "http://app.test"}, h) }()
 			told.next(t, tunnel.Ready)
-			conn := p.conn(t, alpn, 1)
+			first, conn := p.conn(t, alpn[0], 1), p.conn(t, alpn[len(alpn)-1], 1)
+			until(t, "the connection is served", func() bool { return first.alpn != "h2" || first.Available() > 1 })
 			res, err := conn.RoundTrip(ask(t, "GET", "/a", nil))
 			if err != nil {
 				t.Fatal(err)
@@ -474,8 +475,11 @@ func TestPTTHDrains(t *testing.T) {
 			wait(t, "the request", h.begun)
 			cancel()
 			told.next(t, tunnel.Draining)
-			if alpn == "h2" {
-				until(t, "GOAWAY has come", func() bool { return conn.Err() != nil || conn.Available() == 0 })
+			if first.alpn == "h2" {
+				until(t, "GOAWAY has come", func() bool { return first.Err() != nil || first.Available() == 0 })
+			}
+			if conn != first {
+				until(t, "that of HTTP/2 has ended", func() bool { return first.Err() != nil })
 			}
 			select {
 			case err := <-served:
