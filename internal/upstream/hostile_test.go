@@ -285,13 +285,33 @@ func TestLineWhoseFault(t *testing.T) {
 	if r := <-send(p, req); !errors.Is(r.err, proxy.ErrInvalidRequest) {
 		t.Errorf("a space: got %v", r.err)
 	}
-	req = asked(t.Context(), "POST", "/", strings.NewReader("GET / HTTP/1.1\r\n\r\n"))
+	req = asked(t.Context(), "GET", "/", strings.NewReader("GET / HTTP/1.1\r\n\r\n"))
 	req.Header.Set("Upgrade", "websocket")
 	if r := <-send(p, req); !errors.Is(r.err, proxy.ErrInvalidRequest) {
 		t.Errorf("an upgrade with a body: got %v", r.err)
 	}
 	go swallow(f)
 	await2(t, "no request", func() bool { return p.Active() == 0 && line.load.Load() == 0 && line.h2.State().StreamsReserved == 0 })
+}
+
+// An origin is told that of one answer half a megabyte may wait to be read, and no more:
+// one that a visitor does not read would fill the memory.
+func TestLineWindow(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	go NewLine(t.Context(), here, true)
+	there.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.ReadFull(there, make([]byte, len(http2.ClientPreface))); err != nil {
+		t.Fatal(err)
+	}
+	frame, err := http2.NewFramer(nil, there).ReadFrame()
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatal(frame, err)
+	}
+	if size, ok := settings.Value(http2.SettingInitialWindowSize); !ok || size > 512<<10 {
+		t.Errorf("the window is %d, %v", size, ok)
+	}
 }
 
 // What the origin says in the debug data of GOAWAY decides nothing: a POST whose answer
