@@ -1,16 +1,21 @@
 package doctor
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
 
 	"github.com/revtun/tunnel/internal/forward"
 )
+
+// maxHead bounds what is read of the app's answer, in bytes.
+const maxHead = 1 << 20
 
 // app looks whether the local app is there and speaks what the target says.
 func (v *visit) app(ctx context.Context) {
@@ -54,33 +59,48 @@ func (v *visit) look(ctx context.Context, t forward.Target) Step {
 	return Step{Verdict: OK, Detail: fmt.Sprintf("%s answers GET / with %d %s", t, res.StatusCode, http.StatusText(res.StatusCode))}
 }
 
-// ask is a request as the tunnel makes it. The answer has no body.
+// ask is a request as the tunnel makes it. Of the answer the head counts.
 func (v *visit) ask(ctx context.Context, t forward.Target) (*http.Response, error) {
-	protocols := new(http.Protocols)
-	switch t.Scheme {
-	case "h2c":
-		protocols.SetUnencryptedHTTP2(true)
-	default:
-		protocols.SetHTTP1(true)
-	}
-	way := &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, t) },
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: v.Insecure},
-		Protocols:         protocols,
-		DisableKeepAlives: true,
-	}
-	defer way.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.OriginScheme()+"://"+t.Host+"/", nil)
 	if err != nil {
 		return nil, err
 	}
+	req.Close = true
 	req.Header.Set("User-Agent", v.Client.Agent)
+	if t.Scheme == "h2c" {
+		return askHTTP2(req, t)
+	}
+	conn, err := connect(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if t.Scheme == "https" {
+		secured := tls.Client(conn, &tls.Config{ServerName: req.URL.Hostname(), InsecureSkipVerify: v.Insecure})
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		conn = secured
+	}
+	if err := req.Write(conn); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHead)), req)
+}
+
+func askHTTP2(req *http.Request, t forward.Target) (*http.Response, error) {
+	way := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, t) },
+		Protocols:   new(http.Protocols),
+	}
+	way.Protocols.SetUnencryptedHTTP2(true)
+	defer way.CloseIdleConnections()
 	res, err := way.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	res.Body.Close()
-	return res, nil
+	return res, res.Body.Close()
 }
 
 func connect(ctx context.Context, t forward.Target) (net.Conn, error) {

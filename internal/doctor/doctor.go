@@ -25,6 +25,8 @@ import (
 // stepTime bounds a step, but for the one that is there to wait.
 const stepTime = 10 * time.Second
 
+const checkServer = "check --server, it is the URL of the tunnel server itself"
+
 // Verdict is what is to be thought of a step.
 type Verdict string
 
@@ -100,6 +102,7 @@ type visit struct {
 	server *url.URL
 	proxy  *url.URL // nil: none
 	steps  []Step
+	ptth   bool   // the server says that it has it
 	broken string // the step after which the server is out of reach; "": it is not
 }
 
@@ -175,6 +178,8 @@ func (v *visit) explain(s Step, err error) Step {
 		if v.Client.Token == "" {
 			s.Detail, s.Hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN"
 		}
+	case protocol.WrongHost, protocol.NameUnknown, protocol.ClientOffline, protocol.NotFound:
+		s.Hint = checkServer
 	case protocol.UpgradeRequired:
 		s.Detail = "the request arrived without its Upgrade: something on the way takes it out"
 		s.Hint = "have the proxy in front of the server pass Upgrade and Connection on in HTTP/1.1, or use https://, which hides them from what is on the way"

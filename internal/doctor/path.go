@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/revtun/tunnel/internal/transport"
+	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 const (
@@ -53,10 +55,11 @@ func (v *visit) path(ctx context.Context) {
 		return
 	case err == nil:
 		s.Detail = "a tunnel server for names below " + about.Domain
+		v.ptth = slices.Contains(about.Transports, protocol.UpgradePTTH)
 	case errors.Is(err, transport.ErrNoDescription):
-		s.Verdict, s.Detail, s.Hint = Warn, err.Error(), "check --server, it is the URL of the tunnel server itself; what comes next tells whether it is an old one"
+		s.Verdict, s.Detail, s.Hint = Warn, err.Error(), checkServer+"; what comes next tells whether it is an old one"
 	default:
-		s.Verdict, s.Detail, s.Hint = Fail, err.Error(), "check --server, it is the URL of the tunnel server itself"
+		s.Verdict, s.Detail, s.Hint = Fail, err.Error(), checkServer
 	}
 	v.plain()
 	v.show(s)

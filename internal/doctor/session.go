@@ -28,11 +28,7 @@ func (v *visit) transports(ctx context.Context) tunnel.Transport {
 		return ""
 	}
 	websocket, _ := v.try(ctx, WebSocket, v.session(tunnel.WebSocket))
-	ptth, err := v.try(ctx, PTTH, v.attach)
-	if said := new(protocol.Error); errors.As(err, &said) && said.Code == protocol.Forbidden {
-		ptth.Verdict, ptth.Hint = Skip, ""
-		ptth.Detail = "the server was reached, but this token may not claim the random name that it takes to try: " + said.Message
-	}
+	ptth := v.reverse(ctx)
 	var good tunnel.Transport
 	token := Step{Name: Token, Verdict: Skip, Detail: "no upgrade came through"}
 	for _, s := range []Step{raw, websocket, ptth} {
@@ -52,6 +48,18 @@ func (v *visit) transports(ctx context.Context) tunnel.Transport {
 	}
 	v.show(token)
 	return good
+}
+
+// reverse is the step ptth.
+func (v *visit) reverse(ctx context.Context) Step {
+	if !v.ptth {
+		return Step{Name: PTTH, Verdict: Skip, Detail: "the server does not say that it has it"}
+	}
+	s, err := v.try(ctx, PTTH, v.attach)
+	if said := new(protocol.Error); errors.As(err, &said) && said.Code == protocol.Forbidden {
+		s = Step{Name: PTTH, Verdict: Skip, Took: s.Took, Detail: "the server was reached, and this token may not claim the random name that it takes to try: " + said.Message}
+	}
+	return s
 }
 
 // spared is s, which failed, as a warning where the client that the user wants does
