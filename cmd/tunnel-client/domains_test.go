@@ -89,7 +89,7 @@ func TestExposeDomains(t *testing.T) {
 	}
 }
 
-func TestScreenDomains(t *testing.T) {
+func TestScrollDomains(t *testing.T) {
 	s, b := noonScroll()
 	s.change(newChange(t.Context(), tunnel.Event{Type: tunnel.Ready, URL: "https://demo.tunnel.example", URLs: []string{"https://app.example.org"}}, "http://localhost:3000"))
 	s.close()

@@ -51,7 +51,7 @@ func openTerminal(t *testing.T) (keyboard, screen *os.File) {
 	return keyboard, screen
 }
 
-// window is a terminal's, in which the command runs as its user started it.
+// window is a terminal's, in which a command runs as its user started it.
 type window struct {
 	t        *testing.T
 	keyboard *os.File
@@ -61,12 +61,12 @@ type window struct {
 	shut     chan struct{} // closed when all was read
 }
 
-func openWindow(t *testing.T, cols, rows int, kind string, args ...string) *window {
+func openWindow(t *testing.T, cols, rows int, kind, command string, args ...string) *window {
 	t.Helper()
 	keyboard, screen := openTerminal(t)
 	w := &window{t: t, keyboard: keyboard, term: vt10x.New(vt10x.WithSize(cols, rows)), shut: make(chan struct{})}
 	w.size(cols, rows)
-	w.cmd = exec.Command("tunnel-client", args...)
+	w.cmd = exec.Command(command, args...)
 	w.cmd.Env = append(os.Environ(), "TERM="+kind, "GORACE=atexit_sleep_ms=0")
 	w.cmd.Stdin, w.cmd.Stdout, w.cmd.Stderr = screen, screen, screen
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -78,6 +78,7 @@ func openWindow(t *testing.T, cols, rows int, kind string, args ...string) *wind
 	t.Cleanup(func() {
 		w.cmd.Process.Kill()
 		w.cmd.Wait()
+		keyboard.Close() // whoever is left there keeps it open
 		<-w.shut
 		if t.Failed() {
 			t.Logf("the window:\n%s\nall that was written:\n%q", w.text(), w.raw.String())
@@ -155,7 +156,7 @@ func TestScreen(t *testing.T) {
 	base := startServer(t, server.Config{})
 	door := newDoor(t, base)
 	app := startApp(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
-	w := openWindow(t, 80, 24, "xterm", "http", app, "--server", door.url, "--name", "demo")
+	w := openWindow(t, 80, 24, "xterm", "tunnel-client", "http", app, "--server", door.url, "--name", "demo")
 	url := "http://demo.localhost:" + strings.TrimPrefix(base, "http://127.0.0.1:")
 	w.sees("Status       online$", "Forwarding   "+url+" -> "+app+"$", "Requests     0$", "Server       "+door.url, `Latency      \S+s$`, "Stop         Ctrl-C$")
 	if !w.alternate() || w.term.CursorVisible() {
@@ -200,7 +201,7 @@ func TestScreenLog(t *testing.T) {
 	home(t)
 	t.Setenv("NO_COLOR", "1")
 	base := startServer(t, server.Config{})
-	w := openWindow(t, 200, 20, "xterm", "http", rig.FreePort(t), "--server", base, "--name", "demo", "--log-format", "json")
+	w := openWindow(t, 200, 20, "xterm", "tunnel-client", "http", rig.FreePort(t), "--server", base, "--name", "demo", "--log-format", "json")
 	w.sees("Status       online$", `[0-9:]{8}  \{"time".*the local app does not answer`)
 	get(t, base, "http://demo.localhost:"+strings.TrimPrefix(base, "http://127.0.0.1:"))
 	w.sees("Requests     1, 1 failed;", `.*GET     /  502 app_refused`)
@@ -217,7 +218,7 @@ func TestScreenHeld(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
 	app := startApp(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
-	w := openWindow(t, 80, 24, "xterm", "http", app, "--server", base, "--name", "demo")
+	w := openWindow(t, 80, 24, "xterm", "tunnel-client", "http", app, "--server", base, "--name", "demo")
 	w.sees("Status       online$")
 	w.press("\x13")
 	visitor, url := visitor(t, base), "http://demo.localhost:"+strings.TrimPrefix(base, "http://127.0.0.1:")
@@ -244,7 +245,7 @@ func TestDumbTerminal(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
 	app := startApp(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
-	w := openWindow(t, 120, 24, "dumb", "http", app, "--server", base, "--name", "demo")
+	w := openWindow(t, 120, 24, "dumb", "tunnel-client", "http", app, "--server", base, "--name", "demo")
 	w.sees("Status       online$", "Forwarding   http://demo")
 	get(t, base, "http://demo.localhost:"+strings.TrimPrefix(base, "http://127.0.0.1:")+"/the-path")
 	w.sees(".*GET     /the-path  200")
@@ -258,15 +259,32 @@ func TestDumbTerminal(t *testing.T) {
 	}
 }
 
+// What a shell runs in the background leaves the window to the shell.
+func TestBackground(t *testing.T) {
+	home(t)
+	base := startServer(t, server.Config{})
+	w := openWindow(t, 120, 24, "xterm", "sh", "-m", "-c", `tunnel-client "$@" & trap "kill $!" INT; wait; wait`, "sh", "http", rig.FreePort(t), "--server", base)
+	w.sees("Status       online$", "Stop         Ctrl-C$")
+	w.press("\x03")
+	w.sees(".*closed: signal: terminated$")
+	w.exit()
+	if strings.Contains(w.raw.String(), "\x1b[?") {
+		t.Error("there is a screen")
+	}
+}
+
 // Before the first connection there is no screen: what went wrong stays where it was
 // written.
 func TestScreenNeverReady(t *testing.T) {
 	home(t)
-	w := openWindow(t, 80, 24, "xterm", "http", "3000", "--server", "http://"+rig.FreePort(t))
-	if code := w.exit(); code != 5 {
+	w := openWindow(t, 80, 24, "xterm", "tunnel-client", "http", "3000", "--retry", "--server", "http://"+rig.FreePort(t))
+	w.sees(".*cannot be reached, retrying")
+	w.size(70, 20)
+	eventually(t, "it tries again", func() bool { return strings.Count(w.raw.String(), "reconnecting") > 1 })
+	w.press("\x03")
+	if code := w.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	w.sees("tunnel-client: .*cannot be reached")
 	if strings.Contains(w.raw.String(), "\x1b") {
 		t.Error("there are control sequences")
 	}

@@ -55,15 +55,15 @@ func TestViewFits(t *testing.T) {
 		v.request(forward.Exchange{Method: "GE\x1bT", Path: fmt.Sprintf("/\x1b]0;title\x07日本\r\n%d/", i) + strings.Repeat("x", 2*maxPath), Status: 200}, noon())
 		v.note(strings.Repeat("ü", maxNote), noon())
 	}
-	for cols := range 130 {
-		for rows := range 40 {
-			lines := v.frame(cols+1, rows+1)
-			if len(lines) > rows+1 || len(lines) == 0 {
-				t.Fatalf("%d lines in %d rows", len(lines), rows+1)
+	for _, cols := range []int{1, 2, 7, 8, 9, 20, 30, 59, 60, 61, 80, 200} {
+		for _, rows := range []int{1, 2, 3, 7, 8, 9, 10, 11, 12, 24, 40} {
+			lines := v.frame(cols, rows)
+			if len(lines) > rows || len(lines) == 0 {
+				t.Fatalf("%d lines in %d rows", len(lines), rows)
 			}
 			for _, line := range lines {
-				if n := utf8.RuneCountInString(line); n > cols+1 || strings.ContainsAny(line, "\x1b\x07\r\n") {
-					t.Fatalf("%d characters in %d columns: %q", n, cols+1, line)
+				if n := utf8.RuneCountInString(line); n > cols || strings.ContainsAny(line, "\x1b\x07\r\n") {
+					t.Fatalf("%d characters in %d columns: %q", n, cols, line)
 				}
 			}
 		}
