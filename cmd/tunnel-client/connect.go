@@ -211,6 +211,11 @@ func (r *reached) show(drain context.Context, e tunnel.Event, l entrance) {
 func (r *reached) serve(drain, end context.Context, l entrance) error {
 	ended := make(chan error, 1)
 	go func() { ended <- l.run(drain) }()
+	measuring, stop := context.WithCancel(drain)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer stop()
+	tasks.Go(func() { measure(measuring, r.out, r.connector) })
 	var err error
 	select {
 	case err = <-ended:

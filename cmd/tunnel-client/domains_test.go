@@ -89,8 +89,8 @@ func TestExposeDomains(t *testing.T) {
 	}
 }
 
-func TestScreenDomains(t *testing.T) {
-	s, b := noonScreen()
+func TestScrollDomains(t *testing.T) {
+	s, b := noonScroll()
 	s.change(newChange(t.Context(), tunnel.Event{Type: tunnel.Ready, URL: "https://demo.tunnel.example", URLs: []string{"https://app.example.org"}}, "http://localhost:3000"))
 	s.close()
 	wantText(t, b.String(), "Forwarding   https://demo.tunnel.example -> http://localhost:3000\nForwarding   https://app.example.org -> http://localhost:3000\n")

@@ -63,6 +63,8 @@ func flagsOf(command string) []cli.Flag {
 		return tcpFlags()
 	case "connect":
 		return connectFlags()
+	case "doctor":
+		return doctorFlags()
 	case "udp":
 		return udpFlags()
 	case "tls":

@@ -138,6 +138,7 @@ func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 	if x.terminate != nil {
 		tasks.Go(func() { x.terminate.run(serving) })
 	}
+	tasks.Go(func() { measure(serving, x.out, l) })
 	if !x.json && x.forward.Handler == nil {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}

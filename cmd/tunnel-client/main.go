@@ -49,6 +49,7 @@ func notify(c chan<- os.Signal) {
 
 // run is the whole command. It returns the exit code.
 func run(ctx context.Context, p process) int {
+	p.stderr = &outlet{w: p.stderr}
 	app := &cli.App{
 		Name:      "tunnel-client",
 		Usage:     "expose a local app through a tunnel server",
@@ -63,6 +64,7 @@ func run(ctx context.Context, p process) int {
 			p.exposing("tls", "expose a local app by TLS that the server cannot look into", tlsDescription),
 			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
 			p.connectCommand(),
+			p.doctorCommand(),
 			p.versionCommand(),
 		},
 		Action:         noCommand,

@@ -36,6 +36,7 @@ type change struct {
 	name     string
 	target   string
 	listen   string           // of connect, in place of the target
+	inspect  string           // where the inspector is, when ready; "": there is none
 	fallback tunnel.Transport // what is used in place of raw; "": raw
 	spoken   string           // on it, of PTTH: h2 or http/1.1
 	code     protocol.Code
@@ -50,8 +51,10 @@ func newOutput(p process, c *config) output {
 	switch {
 	case c.json:
 		return &jsonLines{w: p.stdout, log: c.log}
+	case isTerminal(p.stdout) && drawable(p.stdout.(*os.File)):
+		return newScreen(p, c)
 	case isTerminal(p.stdout):
-		return newScreen(p.stdout, c.client.Server)
+		return newScroll(p.stdout, c.client.Server)
 	}
 	return &logLines{log: c.log}
 }
@@ -77,6 +80,8 @@ func (j *jsonLines) change(c change) {
 		Target string   `json:"target,omitempty"`
 		Listen string   `json:"listen,omitempty"`
 
+		Inspect string `json:"inspect,omitempty"`
+
 		Transport string `json:"transport,omitempty"`
 		Protocol  string `json:"protocol,omitempty"`
 
@@ -85,6 +90,7 @@ func (j *jsonLines) change(c change) {
 	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
+		line.Inspect = c.inspect
 		line.Transport, line.Protocol = string(c.fallback), c.spoken
 	}
 	j.mu.Lock()
@@ -114,6 +120,9 @@ func (l *logLines) change(c change) {
 		}
 		if len(c.urls) > 0 {
 			attrs = append(attrs, "urls", strings.Join(c.urls, " "))
+		}
+		if c.inspect != "" {
+			attrs = append(attrs, "inspect", c.inspect)
 		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn

@@ -14,19 +14,19 @@ import (
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// noonScreen is a screen without color whose clock stands still.
-func noonScreen() (*screen, *strings.Builder) {
+// noonScroll is a scroll without color whose clock stands still.
+func noonScroll() (*scroll, *strings.Builder) {
 	b := new(strings.Builder)
-	s := newScreen(b, "https://tunnel.example")
+	s := newScroll(b, "https://tunnel.example")
 	s.color = false
 	s.now = func() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 	return s, b
 }
 
 // A terminal that is held (Ctrl-S) holds no request up.
-func TestScreenHeld(t *testing.T) {
+func TestScrollHeld(t *testing.T) {
 	r, w := io.Pipe()
-	s := newScreen(w, "")
+	s := newScroll(w, "")
 	for range 2 * maxLines {
 		s.request(forward.Exchange{Method: "GET", Path: "/", Status: 200})
 	}
@@ -41,8 +41,8 @@ func TestScreenHeld(t *testing.T) {
 	wantText(t, <-done, "lines left out\n", "disconnected\n")
 }
 
-func TestScreen(t *testing.T) {
-	s, b := noonScreen()
+func TestScroll(t *testing.T) {
+	s, b := noonScroll()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	show := func(e tunnel.Event, inFlight int64) {
 		c := newChange(ctx, e, "http://localhost:3000")
@@ -78,8 +78,8 @@ Stop         Ctrl-C
 }
 
 // A visitor chooses the path, and must not command the user's terminal.
-func TestScreenEscapes(t *testing.T) {
-	s, b := noonScreen()
+func TestScrollEscapes(t *testing.T) {
+	s, b := noonScroll()
 	s.request(forward.Exchange{Method: "GE\x1bT", Path: "/\x1b]0;title\x07\r\n/a\u009b2J\xff\u202e", Status: 200})
 	want := `12:00:00  GE\x1bT /\x1b]0;title\x07\x0d\x0a/a\u009b2J\xff\u202e  200  0s` + "\n"
 	s.close()
@@ -89,7 +89,7 @@ func TestScreenEscapes(t *testing.T) {
 }
 
 func TestColor(t *testing.T) {
-	s, b := noonScreen()
+	s, b := noonScroll()
 	s.color = true
 	for _, status := range []int{101, 302, 404, 500, 0} {
 		s.request(forward.Exchange{Method: "GET", Path: "/", Status: status})

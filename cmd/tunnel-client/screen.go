@@ -1,80 +1,139 @@
 package main
 
 import (
-	"fmt"
+	"context"
 	"io"
 	"os"
-	"runtime"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
-// screen is for a person: a column of labels and one of values, then a line for
-// each change and request.
-//
-// A terminal can be held (Ctrl-S), and no request may wait for that: a goroutine
-// of its own writes the lines, and what does not fit is left out and counted.
-type screen struct {
-	lines  chan string
-	server string
-	color  bool
-	now    func() time.Time
-
-	left    atomic.Int64 // lines left out
-	ending  chan struct{}
-	written chan struct{}
-}
-
 const (
-	maxLines = 1024 // that wait to be written
-	// reserve is how many of them are kept for changes of the connection.
-	reserve = 64
-	// lastLines is how long close waits for a terminal that is held.
-	lastLines = time.Second
+	// frameTime is how long a frame stands, at least.
+	frameTime = 100 * time.Millisecond
+	// latencyTime is how often the way to the server is measured.
+	latencyTime = 5 * time.Second
+
+	// Control sequences of DEC and xterm, which all terminals took over: the other
+	// screen, which leaves alone what is in the first, without a cursor and without
+	// wrapping, or a character that is wider than thought would tear the frame.
+	enter      = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+	leave      = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	topLeft    = "\x1b[H"
+	clearRow   = "\x1b[K" // clears the rest of the row
+	clearBelow = "\x1b[J" // clears the rest of the screen
 )
 
-func newScreen(w io.Writer, server string) *screen {
+// screen is for a person at a terminal: all of the window, from ready until close, and
+// what stays of it then on the first screen.
+//
+// A terminal can be held (Ctrl-S), and no request may wait for that: requests change
+// what is to be seen, and a goroutine of its own writes it.
+type screen struct {
+	tty     *os.File
+	err     *outlet // whose lines are taken in; nil: they go elsewhere
+	now     func() time.Time
+	dirty   chan struct{} // holds one where there is something new to be seen
+	ending  chan struct{}
+	written chan struct{}
+
+	mu   sync.Mutex // guards the following
+	on   bool       // there is something to be seen
+	view view
+
+	writing sync.Mutex // held while something is written; guards entered
+	entered bool
+}
+
+func newScreen(p process, c *config) *screen {
 	s := &screen{
-		lines: make(chan string, maxLines), server: server, color: wantsColor(), now: time.Now,
+		tty: p.stdout.(*os.File), now: time.Now, dirty: make(chan struct{}, 1),
 		ending: make(chan struct{}), written: make(chan struct{}),
+		view: view{server: c.client.Server, served: "Connections", color: wantsColor()},
 	}
-	go s.write(w)
+	if c.listen.Kind == protocol.KindHTTP && !c.listen.Private {
+		s.view.served = "Requests"
+	}
+	if err, ok := p.stderr.(*outlet); ok && isTerminal(err.w) {
+		s.err = err
+	}
+	go s.paint()
 	return s
 }
 
-// wantsColor is no-color.org's convention. Older Windows consoles show escape
-// sequences as they are.
-func wantsColor() bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && runtime.GOOS != "windows"
-}
-
-// write ends with close, when it has written what was there by then.
-func (s *screen) write(w io.Writer) {
+// paint shows what is new until close.
+func (s *screen) paint() {
 	defer close(s.written)
+	defer s.finish()
+	defer watchConsole(s)()
 	for {
 		select {
-		case line := <-s.lines:
-			s.writeLine(w, line)
-			continue
-		default:
+		case <-s.dirty:
+		case <-s.ending:
+			return
 		}
+		s.draw()
 		select {
-		case line := <-s.lines:
-			s.writeLine(w, line)
+		case <-time.After(frameTime):
 		case <-s.ending:
 			return
 		}
 	}
 }
 
-func (s *screen) writeLine(w io.Writer, line string) {
-	if n := s.left.Swap(0); n > 0 {
-		line = fmt.Sprintf("%s  %s left out\n", s.clock(), plural(n, "line")) + line
+// draw writes a whole frame, whatever else may have been written there.
+func (s *screen) draw() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	on := s.on
+	cols, rows, err := term.GetSize(int(s.tty.Fd()))
+	if err != nil || cols < 1 || rows < 1 {
+		cols, rows = 80, 24
 	}
-	io.WriteString(w, line) // a terminal that has gone away needs nothing
+	lines := s.view.frame(cols, rows)
+	s.mu.Unlock()
+	if !on || !foreground(s.tty) {
+		return
+	}
+	// A row is cleared first: behind its last column that would take the last character.
+	frame := topLeft + clearRow + strings.Join(lines, "\r\n"+clearRow)
+	if len(lines) < rows {
+		frame += "\r\n" + clearBelow
+	}
+	if !s.entered {
+		frame = enter + frame
+	}
+	s.entered = true
+	io.WriteString(s.tty, frame) // a terminal that has gone away needs nothing
+}
+
+// finish gives the first screen back, with what stays.
+func (s *screen) finish() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	on, lines := s.on, s.view.last()
+	s.mu.Unlock()
+	if on {
+		s.exit()
+		io.WriteString(s.tty, strings.Join(lines, "\n")+"\n")
+	}
+}
+
+// exit gives the first screen back. It is called with writing held.
+func (s *screen) exit() {
+	if s.entered {
+		io.WriteString(s.tty, leave)
+	}
+	s.entered = false
 }
 
 func (s *screen) close() {
@@ -83,101 +142,74 @@ func (s *screen) close() {
 	case <-s.written:
 	case <-time.After(lastLines):
 	}
+	if s.err != nil {
+		s.err.divert(nil)
+	}
 }
 
 func (s *screen) change(c change) {
-	if c.event == tunnel.Ready {
-		forwarding := ""
-		for _, url := range append([]string{c.url}, c.urls...) {
-			from, to := url, c.target
-			if c.listen != "" {
-				from, to = c.listen, url
+	s.update(func() {
+		if s.view.change(c, s.now()); c.event == tunnel.Ready && !s.on {
+			s.on = true
+			if s.err != nil {
+				s.err.divert(s.log)
 			}
-			forwarding += "Forwarding   " + printable(from) + " -> " + printable(to) + "\n"
 		}
-		s.print("Status       online\n" +
-			"Server       " + printable(s.server) + through(c) + "\n" +
-			forwarding +
-			"Stop         Ctrl-C\n\n")
-		return
-	}
-	line := string(c.event)
-	switch {
-	case c.event == tunnel.Draining && c.byUser:
-		line += fmt.Sprintf(", %s in flight; press Ctrl-C again to stop at once", plural(c.inFlight, "request"))
-	case c.cause != "":
-		line += ": " + c.cause
-		if c.code != "" {
-			line += " (" + string(c.code) + ")"
-		}
-	}
-	s.print(s.clock() + "  " + printable(line) + "\n")
-}
-
-// through says what is used in place of raw.
-func through(c change) string {
-	switch {
-	case c.fallback == "":
-		return ""
-	case c.spoken != "":
-		return " (through " + string(c.fallback) + ", " + c.spoken + ")"
-	}
-	return " (through " + string(c.fallback) + ")"
+	})
 }
 
 func (s *screen) request(e forward.Exchange) {
-	status := "cut off"
-	if e.Status != 0 {
-		status = fmt.Sprintf("%d", e.Status)
+	s.update(func() { s.view.request(e, s.now()) })
+}
+
+func (s *screen) latency(d time.Duration) {
+	s.update(func() { s.view.latency = d })
+}
+
+// log takes a line of the log in, whose time is that of the note.
+func (s *screen) log(line string) {
+	line = strings.TrimSuffix(line, "\n")
+	if strings.HasPrefix(line, "time=") {
+		_, line, _ = strings.Cut(line, " ")
 	}
-	if e.Code != "" {
-		status += " " + string(e.Code)
+	s.update(func() { s.view.note(printable(line), s.now()) })
+}
+
+// update changes what is to be seen.
+func (s *screen) update(f func()) {
+	s.mu.Lock()
+	f()
+	s.mu.Unlock()
+	s.repaint()
+}
+
+func (s *screen) repaint() {
+	select {
+	case s.dirty <- struct{}{}:
+	default:
 	}
-	if len(s.lines) >= maxLines-reserve {
-		s.left.Add(1)
+}
+
+// measure shows how far the server is, where out shows it and l can tell, until ctx
+// ends.
+func measure(ctx context.Context, out output, l any) {
+	shows, ok := out.(interface{ latency(time.Duration) })
+	tells, can := l.(interface {
+		Latency(context.Context) (time.Duration, error)
+	})
+	if !ok || !can {
 		return
 	}
-	s.print(fmt.Sprintf("%s  %-7s %s  %s  %s\n",
-		s.clock(), printable(e.Method), printable(e.Path), s.colored(status, e.Status), short(e.Duration)))
-}
-
-func (s *screen) clock() string { return s.now().Format(time.TimeOnly) }
-
-func (s *screen) print(text string) {
-	select {
-	case s.lines <- text:
-	default:
-		s.left.Add(1)
+	for {
+		asking, cancel := context.WithTimeout(ctx, latencyTime)
+		if trip, err := tells.Latency(asking); err == nil {
+			shows.latency(trip)
+		}
+		cancel()
+		select {
+		case <-time.After(latencyTime):
+		case <-ctx.Done():
+			return
+		}
 	}
-}
-
-// colored makes what went well green, what the visitor did wrong yellow, and the
-// rest red (ECMA-48, SGR).
-func (s *screen) colored(text string, status int) string {
-	if !s.color {
-		return text
-	}
-	color := "31"
-	switch {
-	case status >= 100 && status < 400:
-		color = "32"
-	case status >= 400 && status < 500:
-		color = "33"
-	}
-	return "\x1b[" + color + "m" + text + "\x1b[0m"
-}
-
-func plural(n int64, one string) string {
-	if n != 1 {
-		one += "s"
-	}
-	return fmt.Sprintf("%d %s", n, one)
-}
-
-// short leaves out digits that nobody reads.
-func short(d time.Duration) string {
-	if d >= time.Second {
-		return d.Round(10 * time.Millisecond).String()
-	}
-	return d.Round(100 * time.Microsecond).String()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -27,6 +28,7 @@ func (d *Dialer) Describe(ctx context.Context) (*protocol.Description, error) {
 	req.Close = true
 	var described protocol.Description
 	conn, err := d.dial(ctx, func(x *exchange) (net.Conn, error) {
+		start := time.Now()
 		if err := req.Write(x.conn); err != nil {
 			return nil, x.broken(0, interrupted(ctx, err))
 		}
@@ -34,6 +36,7 @@ func (d *Dialer) Describe(ctx context.Context) (*protocol.Description, error) {
 		if err != nil {
 			return nil, x.broken(0, interrupted(ctx, err))
 		}
+		d.trace(start, Step{Stage: Answered, Head: resp.Header})
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -38,6 +38,10 @@ type Dialer struct {
 	// DialContext connects to a host:port. Nil is a net.Dialer with a keep-alive
 	// of 30 s, which takes connectTime at most.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Trace is told of each stage that is over, on the goroutine that dials. Nil: nobody
+	// is.
+	Trace func(Step)
 }
 
 // connectTime bounds connecting. Each time the first packet is lost, the system
@@ -186,11 +190,13 @@ func (d *Dialer) reach(ctx context.Context, base net.Conn, proxy *url.URL) (net.
 	conn, err := base, error(nil)
 	if proxy != nil {
 		if proxy.Scheme == "https" {
-			if conn, err = d.secure(ctx, conn, proxy, hostname(proxy)); err != nil {
+			if conn, err = d.secure(ctx, conn, ProxySecured, proxy, hostname(proxy)); err != nil {
 				return nil, err
 			}
 		}
-		if conn, err = tunnelThrough(ctx, conn, proxy, address(d.Server), d.Agent); err != nil {
+		start := time.Now()
+		conn, err = tunnelThrough(ctx, conn, proxy, address(d.Server), d.Agent)
+		if d.trace(start, Step{Stage: Proxied, Err: err}); err != nil {
 			return nil, err
 		}
 	}
@@ -199,7 +205,7 @@ func (d *Dialer) reach(ctx context.Context, base net.Conn, proxy *url.URL) (net.
 		if d.TLS != nil && d.TLS.ServerName != "" {
 			name = d.TLS.ServerName
 		}
-		if conn, err = d.secure(ctx, conn, d.Server, name); err != nil {
+		if conn, err = d.secure(ctx, conn, Secured, d.Server, name); err != nil {
 			return nil, err
 		}
 	}
@@ -208,7 +214,8 @@ func (d *Dialer) reach(ctx context.Context, base net.Conn, proxy *url.URL) (net.
 
 // secure does the TLS handshake with the peer at u, whose certificate is for
 // name.
-func (d *Dialer) secure(ctx context.Context, conn net.Conn, u *url.URL, name string) (net.Conn, error) {
+func (d *Dialer) secure(ctx context.Context, conn net.Conn, stage Stage, u *url.URL, name string) (net.Conn, error) {
+	start := time.Now()
 	config := new(tls.Config)
 	if d.TLS != nil {
 		config = d.TLS.Clone()
@@ -217,8 +224,11 @@ func (d *Dialer) secure(ctx context.Context, conn net.Conn, u *url.URL, name str
 	config.NextProtos = []string{"http/1.1"} // HTTP/2 has no upgrade
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS with %s: %w", address(u), explainTLS(interrupted(ctx, err)))
+		err = fmt.Errorf("TLS with %s: %w", address(u), explainTLS(interrupted(ctx, err)))
+		d.trace(start, Step{Stage: stage, Err: err})
+		return nil, err
 	}
+	d.trace(start, Step{Stage: stage, TLS: secured.ConnectionState()})
 	return secured, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -131,6 +132,9 @@ func (d *Connector) Active() int {
 	defer d.guard.Unlock()
 	return d.open
 }
+
+// Latency is [Listener.Latency].
+func (d *Connector) Latency(ctx context.Context) (time.Duration, error) { return d.latency(ctx) }
 
 // Drain takes no new connections and waits until those that are open have been closed,
 // ctx ends, whose error it returns, or the connector does. Close is still to be called.

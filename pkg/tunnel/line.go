@@ -18,6 +18,9 @@ import (
 // read, in all. Beyond it the streams of which most is waiting are reset.
 const maxUnread = 256 << 20
 
+// errAway is why there is no latency.
+var errAway = errors.New("tunnel: the connection to the server is away")
+
 // line is a connection to the server that is made again by itself: what a
 // [Listener] and a [Connector] have in common.
 type line struct {
@@ -189,6 +192,17 @@ func (l *line) transport() (t Transport, alpn string, rawShut bool) {
 	}
 	s := l.live[len(l.live)-1]
 	return Transport(s.kind), s.alpn, s.rawShut
+}
+
+// latency asks the newest session for a sign of life.
+func (l *line) latency(ctx context.Context) (time.Duration, error) {
+	l.mu.Lock()
+	live := slices.Clone(l.live)
+	l.mu.Unlock()
+	if len(live) == 0 {
+		return 0, errAway
+	}
+	return live[len(live)-1].Ping(ctx)
 }
 
 // run keeps the line connected until it is closed or the server says no.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -114,6 +115,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nil, l.err
 	}
 }
+
+// Latency measures one round trip to the server. The error is ctx's, or says that the
+// connection is away.
+func (l *Listener) Latency(ctx context.Context) (time.Duration, error) { return l.latency(ctx) }
 
 // Drain gives the name back and waits until the server has got the answers to
 // all requests under way, or the connection has ended; the error is ctx's.
