@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -42,6 +43,7 @@ type change struct {
 	cause    string
 	byUser   bool  // a signal asked for it
 	inFlight int64 // requests
+	shared   shared
 }
 
 // newOutput chooses the form: for programs, for a person at a terminal, or for a
@@ -77,6 +79,9 @@ func (j *jsonLines) change(c change) {
 		Target string   `json:"target,omitempty"`
 		Listen string   `json:"listen,omitempty"`
 
+		ShareURL  string    `json:"share_url,omitempty"`
+		ExpiresAt time.Time `json:"expires_at,omitzero"`
+
 		Transport string `json:"transport,omitempty"`
 		Protocol  string `json:"protocol,omitempty"`
 
@@ -86,6 +91,7 @@ func (j *jsonLines) change(c change) {
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
 		line.Transport, line.Protocol = string(c.fallback), c.spoken
+		line.ShareURL, line.ExpiresAt = c.shared.url, c.shared.ends.UTC().Truncate(time.Second)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -114,6 +120,12 @@ func (l *logLines) change(c change) {
 		}
 		if len(c.urls) > 0 {
 			attrs = append(attrs, "urls", strings.Join(c.urls, " "))
+		}
+		if c.shared.url != "" {
+			attrs = append(attrs, "share_url", c.shared.url)
+		}
+		if !c.shared.ends.IsZero() {
+			attrs = append(attrs, "expires_at", c.shared.ends.UTC().Format(time.RFC3339))
 		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn

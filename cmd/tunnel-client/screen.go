@@ -97,7 +97,7 @@ func (s *screen) change(c change) {
 		}
 		s.print("Status       online\n" +
 			"Server       " + printable(s.server) + through(c) + "\n" +
-			forwarding +
+			forwarding + shareLines(c.shared) +
 			"Stop         Ctrl-C\n\n")
 		return
 	}
@@ -112,6 +112,17 @@ func (s *screen) change(c change) {
 		}
 	}
 	s.print(s.clock() + "  " + printable(line) + "\n")
+}
+
+// shareLines say how the endpoint is shared.
+func shareLines(s shared) (lines string) {
+	if s.url != "" {
+		lines += "Share link   " + printable(s.url) + "\n             until " + s.until.Format(time.DateTime) + "\n"
+	}
+	if !s.ends.IsZero() {
+		lines += "Ends         " + s.ends.Format(time.DateTime) + "\n"
+	}
+	return lines
 }
 
 // through says what is used in place of raw.
