@@ -85,7 +85,7 @@ func (h *HTTP) stops(w http.ResponseWriter, r *http.Request, v *visit, route *re
 
 // reads reports whether r does no more than that, and has no body.
 func reads(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength == 0
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength <= 0 && r.TransferEncoding == nil
 }
 
 // isPreflight reports whether a browser asks whether a page may ask (Fetch, section
