@@ -165,6 +165,37 @@ func TestGuessesAreThrottled(t *testing.T) {
 	}
 }
 
+// Guesses that come at once count one after the other.
+func TestGuessesAtOnce(t *testing.T) {
+	addr := guarded(t, server.Config{LoginFailures: 3}, &protocol.Share{BasicAuth: alice(t)})
+	answers := make(chan string, 20)
+	for range cap(answers) {
+		v := visit(t, addr)
+		v.send("GET / HTTP/1.1", demo, wrongful)
+		go func() {
+			res, err := http.ReadResponse(v.r, nil)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			answers <- res.Status
+		}()
+	}
+	looked := 0
+	for range cap(answers) {
+		switch got := <-answers; got {
+		case "401 Unauthorized":
+			looked++
+		case "429 Too Many Requests":
+		default:
+			t.Error(got)
+		}
+	}
+	if looked < 3 || looked > 6 { // one more for each third of a minute that it takes
+		t.Errorf("%d guesses were looked at", looked)
+	}
+}
+
 func TestShareLink(t *testing.T) {
 	key, public := linkKeys(t)
 	_, stranger := linkKeys(t)
@@ -329,6 +360,9 @@ func TestHeaderEdits(t *testing.T) {
 		early, err := http.ReadResponse(v.r, &http.Request{Method: "POST"})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if early.StatusCode == http.StatusEarlyHints && early.Header.Get("X-Frame-Options") != "SAMEORIGIN" {
+			t.Errorf("an interim answer has %v", early.Header)
 		}
 		if early.StatusCode != http.StatusEarlyHints {
 			body, _ := io.ReadAll(early.Body)

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -145,6 +146,23 @@ func TestTimeToLiveOfOneName(t *testing.T) {
 	c.must(c.share("demo", nil)) // it may have another time
 	if res, _ := n.get("demo.localhost", "/"); res.StatusCode != 200 {
 		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+// What holds for a name holds for the domains beside it.
+func TestShareOfADomain(t *testing.T) {
+	n := start(t, server.Config{Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "the-token-of-it domain=app.example.org\n")})
+	c := n.connect("", "the-token-of-it", "")
+	c.must(c.shareOf(&protocol.Bind{Name: "demo", Domains: []string{"app.example.org"}, Share: &protocol.Share{Deny: here()}}))
+	if res, _ := n.get("app.example.org", "/"); res.StatusCode != 403 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	c.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "demo"}})
+	c.ended(&protocol.Bind{Name: "demo", Domains: []string{"app.example.org"}, Share: &protocol.Share{TTL: 1}})
+	for _, host := range []string{"demo.localhost", "app.example.org"} {
+		if res, _ := n.get(host, "/"); res.StatusCode != 410 {
+			t.Errorf("%s: status %d", host, res.StatusCode)
+		}
 	}
 }
 
