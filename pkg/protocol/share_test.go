@@ -123,7 +123,7 @@ func TestLinks(t *testing.T) {
 	raw, _ := base64.RawURLEncoding.DecodeString(token)
 	forged := map[string]string{
 		"another key": SignLink(other, now.Add(time.Hour)), "empty": "", "short": token[:len(token)-1], "long": token + "A",
-		"no base64": strings.Repeat("=", len(token)), "no link's": base64.RawURLEncoding.EncodeToString(append(raw[:8:8], ed25519.Sign(key, raw[:8])...)),
+		"no base64": strings.Repeat("=", len(token)), "line ends": strings.Repeat("\n", len(token)), "a line end": token[:50] + "\n" + token[51:], "no link's": base64.RawURLEncoding.EncodeToString(append(raw[:8:8], ed25519.Sign(key, raw[:8])...)),
 	}
 	for i := range raw { // each byte counts
 		one := bytes.Clone(raw)

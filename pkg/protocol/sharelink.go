@@ -46,8 +46,8 @@ func VerifyLink(key ed25519.PublicKey, token string, now time.Time) (expires tim
 	if len(token) != base64.RawURLEncoding.EncodedLen(size) || len(key) != linkKeySize {
 		return time.Time{}, errLink
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || !ed25519.Verify(key, linkMessage(raw[:linkExpiry]), raw[linkExpiry:]) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) != size || !ed25519.Verify(key, linkMessage(raw[:linkExpiry]), raw[linkExpiry:]) {
 		return time.Time{}, errLink
 	}
 	expires = time.Unix(int64(binary.BigEndian.Uint64(raw)), 0)
