@@ -37,6 +37,9 @@ func levelOf(err error) slog.Level {
 // visitor may not visit, or is sent on, and reports whether it did.
 func (h *HTTP) stops(w http.ResponseWriter, r *http.Request, v *visit, route *registry.Route) bool {
 	p := route.Policy
+	if !p.Shares() {
+		return false
+	}
 	from := h.Visitor(r)
 	path, _, _ := strings.Cut(v.target, "?")
 	switch {
@@ -44,11 +47,17 @@ func (h *HTTP) stops(w http.ResponseWriter, r *http.Request, v *visit, route *re
 		h.fail(w, r, protocol.VisitorRefused)
 		return true
 	case p.NoIndex() && path == "/robots.txt" && reads(r):
-		h.keepOut(w, r)
+		h.answerRobots(w, r)
 		return true
 	case !p.ByPassword() && !p.ByLink(), isPreflight(r):
 		return false
 	}
+	return h.keepsOut(w, r, v, route, from)
+}
+
+// keepsOut is the part of stops that asks for a link or a password.
+func (h *HTTP) keepsOut(w http.ResponseWriter, r *http.Request, v *visit, route *registry.Route, from netip.Addr) bool {
+	p := route.Policy
 	asked, shown := errNoToken, errNoToken
 	if p.ByLink() {
 		if v.token == "" { // it was not cut out before the client was lost
@@ -195,8 +204,8 @@ func (h *HTTP) enter(w http.ResponseWriter, r *http.Request, v *visit, expires t
 	return true
 }
 
-// keepOut answers for the app's /robots.txt (RFC 9309).
-func (h *HTTP) keepOut(w http.ResponseWriter, r *http.Request) {
+// answerRobots answers for the app's /robots.txt (RFC 9309).
+func (h *HTTP) answerRobots(w http.ResponseWriter, r *http.Request) {
 	const rules = "User-agent: *\nDisallow: /\n"
 	header := w.Header()
 	h.announce(header, r)

@@ -15,7 +15,7 @@ import (
 // Admits reports whether a visitor at from may visit, as far as addresses go. One whose
 // address is not known may not where there is a list.
 func (p *Policy) Admits(from netip.Addr) bool {
-	if p == nil || p.Share == nil || len(p.Share.Allow)+len(p.Share.Deny) == 0 {
+	if !p.Shares() || len(p.Share.Allow)+len(p.Share.Deny) == 0 {
 		return true
 	}
 	from = from.Unmap().WithZone("")
@@ -24,15 +24,18 @@ func (p *Policy) Admits(from netip.Addr) bool {
 		(len(p.Share.Allow) == 0 || slices.ContainsFunc(p.Share.Allow, has))
 }
 
+// Shares reports whether there is more to be looked at than how the app is called.
+func (p *Policy) Shares() bool { return p != nil && p.Share != nil }
+
 // ByPassword and ByLink report whether visitors are admitted by a password, and by a share
 // link. With neither they need nothing.
-func (p *Policy) ByPassword() bool { return p != nil && p.Share != nil && len(p.Share.BasicAuth) > 0 }
+func (p *Policy) ByPassword() bool { return p.Shares() && len(p.Share.BasicAuth) > 0 }
 
 // ByLink: see ByPassword.
-func (p *Policy) ByLink() bool { return p != nil && p.Share != nil && len(p.Share.Link) > 0 }
+func (p *Policy) ByLink() bool { return p.Shares() && len(p.Share.Link) > 0 }
 
 // NoIndex reports whether search engines are to stay away.
-func (p *Policy) NoIndex() bool { return p != nil && p.Share != nil && p.Share.NoIndex }
+func (p *Policy) NoIndex() bool { return p.Shares() && p.Share.NoIndex }
 
 // Link returns until when a share link's token is good; its error is
 // [protocol.VerifyLink]'s.

@@ -29,7 +29,7 @@ func (p *Policy) NamesVisitor() bool { return p != nil && p.Visitor }
 
 // Edits are the changes of requests and of answers that the owner asked for; nil: none.
 func (p *Policy) Edits() (request, response *protocol.Edits) {
-	if p == nil || p.Share == nil {
+	if !p.Shares() {
 		return nil, nil
 	}
 	return p.Share.Request, p.Share.Response
