@@ -168,11 +168,14 @@ func TestGuessesAreThrottled(t *testing.T) {
 // Guesses that come at once count one after the other.
 func TestGuessesAtOnce(t *testing.T) {
 	addr := guarded(t, server.Config{LoginFailures: 3}, &protocol.Share{BasicAuth: alice(t)})
-	answers := make(chan string, 20)
+	answers := make(chan string, 30)
+	var visitors []*visitor
 	for range cap(answers) {
-		v := visit(t, addr)
-		v.send("GET / HTTP/1.1", demo, wrongful)
+		visitors = append(visitors, visit(t, addr))
+	}
+	for _, v := range visitors {
 		go func() {
+			io.WriteString(v, "GET / HTTP/1.1\r\n"+demo+"\r\n"+wrongful+"\r\n\r\n")
 			res, err := http.ReadResponse(v.r, nil)
 			if err != nil {
 				answers <- err.Error()
