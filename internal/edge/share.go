@@ -291,9 +291,6 @@ func replaced(name string, p *policy.Policy) bool {
 func editRequest(header http.Header, p *policy.Policy) {
 	if edits, _ := p.Edits(); edits != nil {
 		set(header, edits.Set)
-		if _, ok := header["User-Agent"]; !ok {
-			header["User-Agent"] = nil // or the transport would add its own
-		}
 	}
 }
 

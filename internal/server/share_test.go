@@ -1,12 +1,16 @@
 package server_test
 
 import (
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -47,6 +51,32 @@ func TestShareIsConfirmed(t *testing.T) {
 	}
 	if res, _ := n.get("open.localhost", "/"); res.StatusCode != 200 {
 		t.Errorf("a name without: status %d", res.StatusCode)
+	}
+}
+
+// It holds for all kinds, and to the end that was asked for.
+func TestShareOfEachKind(t *testing.T) {
+	names := new(registry.Memory)
+	tcp, udp := rig.FreePorts(t, 1), rig.FreePorts(t, 1)
+	n := start(t, server.Config{
+		Registry: names, Domain: "example.com", TCPPorts: server.Ports{First: tcp, Last: tcp}, UDPPorts: server.Ports{First: udp, Last: udp},
+		TLS: &server.TLS{Listen: "127.0.0.1:0", NoHTTP3: true, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") }},
+	})
+	c := n.connect("", "token", "")
+	for kind, name := range map[protocol.Kind]string{
+		protocol.KindHTTP: "http", protocol.KindTLS: "tls", protocol.KindTCP: fmt.Sprint("tcp/", tcp), protocol.KindUDP: fmt.Sprint("udp/", udp),
+	} {
+		b := c.must(c.shareOf(&protocol.Bind{Kind: kind, Name: string(kind), Share: &protocol.Share{Deny: here(), TTL: time.Hour.Milliseconds()}}))
+		if !slices.Equal(b.Enforced, []string{"deny_cidr", "ttl"}) {
+			t.Errorf("%s: confirmed: %v", kind, b.Enforced)
+		}
+		r, err := names.Lookup(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Policy.Admits(here()[0].Addr()) || !r.Policy.Admits(netip.MustParseAddr("192.0.2.1")) || time.Until(r.Ends) > time.Hour || time.Until(r.Ends) < time.Minute {
+			t.Errorf("%s: the route is %+v", kind, r)
+		}
 	}
 }
 
