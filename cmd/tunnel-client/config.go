@@ -31,6 +31,7 @@ type config struct {
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
+	links     *links                       // of kind HTTP; nil: none
 	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
 
 	json      bool
@@ -78,6 +79,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		if err := protocol.CheckName(f.listen.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
 		}
+	}
+	if err := f.configureShare(c); err != nil {
+		return nil, err
 	}
 	if f.listen.Domains, err = domains(c.StringSlice("domain")); err != nil {
 		return nil, err
@@ -140,6 +144,8 @@ func (f *config) reverse(origin string) error {
 		return fmt.Errorf("--transport ptth carries HTTP alone, not %s: use another transport", f.listen.Kind)
 	case f.listen.Private:
 		return errors.New("--private needs streams, which PTTH has not: use another --transport")
+	case f.listen.Share != nil, f.links != nil:
+		return errors.New("PTTH has no word for who may visit, how long, and what is changed on the way: leave that out, or use another --transport")
 	case f.listen.Visitor:
 		return errors.New("--proxy-protocol needs a server that says who visitors are, which PTTH has no word for: use another --transport")
 	case origin != "" && f.listen.Name != "":

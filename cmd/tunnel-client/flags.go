@@ -86,10 +86,10 @@ func httpFlags() []cli.Flag {
 
 // siteFlags are those of all that has a site of its own.
 func siteFlags() []cli.Flag {
-	return []cli.Flag{
+	return append(shareFlags(),
 		domainFlag(),
 		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
-	}
+	)
 }
 
 // tcpFlags are those of tcp.
@@ -97,7 +97,7 @@ func tcpFlags() []cli.Flag { return append(portFlags(), proxyProtocolFlag()) }
 
 // portFlags are those of all that have a port of the server.
 func portFlags() []cli.Flag {
-	return append(commonFlags(),
+	return append(append(commonFlags(), visitFlags()...),
 		&cli.IntFlag{Name: "remote-port", DefaultText: "the server's choice", Usage: "public `PORT`, one of those that the server gives", EnvVars: env("remote-port")},
 	)
 }

@@ -33,7 +33,7 @@ func (p process) expose(ctx context.Context, c *config) error {
 	defer x.out.close()
 	defer x.app.Close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
-	l, err := c.open(drain, x.claim)
+	l, err := c.open(drain, c.linked(x.claim))
 	if err != nil {
 		if drain.Err() != nil {
 			return context.Cause(end) // nil, but after a second signal
@@ -116,6 +116,9 @@ func newExposed(p process, c *config) *exposed {
 func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
 	change.inFlight = x.app.InFlight()
+	if e.Type == tunnel.Ready {
+		change.shared = x.shared(e.URL)
+	}
 	x.out.change(change)
 	x.keepTransport(e)
 }
@@ -154,6 +157,8 @@ func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 	switch {
 	case end.Err() != nil:
 		return context.Cause(end)
+	case errors.Is(err, &protocol.Error{Code: protocol.Ended}):
+		return nil // --ttl
 	case err != nil:
 		return lostError{err}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -43,6 +44,7 @@ type change struct {
 	cause    string
 	byUser   bool  // a signal asked for it
 	inFlight int64 // requests
+	shared   shared
 }
 
 // newOutput chooses the form: for programs, for a person at a terminal, or for a
@@ -80,7 +82,9 @@ func (j *jsonLines) change(c change) {
 		Target string   `json:"target,omitempty"`
 		Listen string   `json:"listen,omitempty"`
 
-		Inspect string `json:"inspect,omitempty"`
+		Inspect   string    `json:"inspect,omitempty"`
+		ShareURL  string    `json:"share_url,omitempty"`
+		ExpiresAt time.Time `json:"expires_at,omitzero"`
 
 		Transport string `json:"transport,omitempty"`
 		Protocol  string `json:"protocol,omitempty"`
@@ -92,6 +96,7 @@ func (j *jsonLines) change(c change) {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
 		line.Inspect = c.inspect
 		line.Transport, line.Protocol = string(c.fallback), c.spoken
+		line.ShareURL, line.ExpiresAt = c.shared.url, c.shared.ends.UTC().Truncate(time.Second)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -123,6 +128,12 @@ func (l *logLines) change(c change) {
 		}
 		if c.inspect != "" {
 			attrs = append(attrs, "inspect", c.inspect)
+		}
+		if c.shared.url != "" {
+			attrs = append(attrs, "share_url", c.shared.url)
+		}
+		if !c.shared.ends.IsZero() {
+			attrs = append(attrs, "expires_at", c.shared.ends.UTC().Format(time.RFC3339))
 		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn

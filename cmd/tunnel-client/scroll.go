@@ -91,6 +91,9 @@ func (s *scroll) change(c change) {
 		for _, row := range c.forwarding() {
 			forwarding += "Forwarding   " + row + "\n"
 		}
+		for _, row := range c.shared.rows() {
+			forwarding += fmt.Sprintf("%-*s%s\n", labels, row[0], row[1])
+		}
 		if c.inspect != "" {
 			forwarding += "Inspector    " + printable(c.inspect) + "\n"
 		}

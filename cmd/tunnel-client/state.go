@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// maxKept is how many names are kept; the ones not used for the longest time
-	// go first.
+	// maxKept is how many names, and keys of links, are kept; the ones not used for the
+	// longest time go first.
 	maxKept = 500
 
 	// maxStateFile bounds what is read of one file, in bytes.
@@ -46,6 +46,7 @@ const (
 //
 //	machine-key      32 random bytes in hex
 //	names/HASH.json  the public name for one place
+//	links/HASH       the key of one name's share links
 //	certs/           certificates of tls --terminate, with their keys
 //	websocket/HASH   empty; something on the way to the server shuts raw out
 type state struct{ dir string }
@@ -73,6 +74,7 @@ func openState() (*state, error) {
 	// Some of it is secret, the rest tells what the user works on.
 	return s, errors.Join(
 		os.MkdirAll(filepath.Join(s.dir, "names"), 0o700),
+		os.MkdirAll(filepath.Join(s.dir, "links"), 0o700),
 		os.MkdirAll(filepath.Join(s.dir, "websocket"), 0o700))
 }
 
@@ -186,7 +188,7 @@ func (s *state) keep(p place, name string) error {
 		}
 		err = replaceFile(s.path(p), data, 0o600)
 	}
-	s.prune()
+	s.prune("names")
 	return err
 }
 
@@ -224,9 +226,9 @@ func (s *state) transportFile(server string) string {
 	return filepath.Join(s.dir, "websocket", hex.EncodeToString(sum[:12]))
 }
 
-// prune forgets the places that were not used for the longest time.
-func (s *state) prune() {
-	dir := filepath.Join(s.dir, "names")
+// prune forgets those files of a folder that were not used for the longest time.
+func (s *state) prune(folder string) {
+	dir := filepath.Join(s.dir, folder)
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) <= maxKept {
 		return

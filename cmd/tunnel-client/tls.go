@@ -31,7 +31,7 @@ one, or after --grace.`
 
 // tlsFlags are those of tls.
 func tlsFlags() []cli.Flag {
-	return append(commonFlags(),
+	return append(append(commonFlags(), visitFlags()...),
 		proxyProtocolFlag(),
 		yes("terminate", "end TLS here, and pass what is inside on to TARGET"),
 		str("alpn", "http/1.1", "", "`PROTOCOLS` that TARGET speaks inside TLS, with commas between, such as h2,http/1.1; none: it is not asked; with --terminate"),

@@ -41,6 +41,7 @@ type view struct {
 type shown struct {
 	url    string
 	rows   []string
+	shared shared
 	status string
 }
 
@@ -71,7 +72,7 @@ func (v *view) change(c change, now time.Time) {
 	}
 	switch c.event {
 	case tunnel.Ready:
-		e.rows, v.inspect = c.forwarding(), c.inspect
+		e.rows, e.shared, v.inspect = c.forwarding(), c.shared, c.inspect
 		return
 	case tunnel.Disconnected:
 		v.latency = 0
@@ -154,6 +155,9 @@ func (v *view) header(cols int) []string {
 				row += " (offline)"
 			}
 			lines = append(lines, field("Forwarding", row, cols)...)
+		}
+		for _, row := range e.shared.rows() {
+			lines = append(lines, field(row[0], row[1], cols)...)
 		}
 	}
 	if v.inspect != "" {

@@ -51,7 +51,7 @@ func flags() []cli.Flag {
 		span("header-timeout", 10*time.Second, "to send a request's header"),
 		span("idle-timeout", 2*time.Minute, "after which an idle visitor's connection is closed"),
 		number("max-sessions", 10_000, "clients connected at once, then 503"),
-		number("login-failures", 10, "wrong tokens of one address in a minute, and 140 times as many of all, then 429; 0: no limit"),
+		number("login-failures", 10, "wrong tokens of one address in a minute, and 140 times as many of all, then 429; counted apart, visitors' wrong passwords, too; 0: no limit"),
 		number("max-requests", 10_000, "concurrent requests of one session, then 503"),
 		str("memory-limit", "", "`SIZE` such as 512MiB, or share such as 50%, near which visitors and clients get 503; off: none (default: GOMEMLIMIT, or 80% of what the machine or container has)"),
 		str("log-format", "text", "text or json"),

@@ -136,9 +136,41 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 		t.remember(t.source(address, now))
 		t.logins.add(on, sum)
 	case !free && errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}):
-		t.failed(address, site, sum, now)
+		t.failed(address, site, now).guessed(sum)
 	}
 	return id, err
+}
+
+// Wait is how long no secret is to be looked at that comes from there; 0: it may be. It is
+// for what is compared elsewhere, where each comparison is told to [Throttle.Count] before
+// the next one asks. A nil Throttle has no limit.
+func (t *Throttle) Wait(from netip.Addr) time.Duration {
+	if t == nil || t.PerMinute <= 0 {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	wait := t.wait(t.sources[network(from, 64)], t.sources[Site(from)], now)
+	if wait > 0 {
+		t.warn(from, now)
+	}
+	return wait
+}
+
+// Count notes that a secret which came from there was compared, and whether it was right.
+func (t *Throttle) Count(from netip.Addr, right bool) {
+	if t == nil || t.PerMinute <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if right {
+		t.remember(t.source(network(from, 64), now))
+		return
+	}
+	t.failed(network(from, 64), Site(from), now)
 }
 
 // Site is the network that one customer of a provider may have: all of an IPv6
@@ -173,13 +205,13 @@ func (t *Throttle) wait(s, site *source, now time.Time) time.Duration {
 	return max(own, t.all.wait(now, t.PerMinute*allFactor))
 }
 
-// failed counts a wrong token against all that it is to count against.
-func (t *Throttle) failed(address, network netip.Prefix, sum digest, now time.Time) {
+// failed counts a wrong token against all that it is to count against, and returns whose
+// it was.
+func (t *Throttle) failed(address, network netip.Prefix, now time.Time) *source {
 	s := t.source(address, now)
 	s.debt.add(now, t.PerMinute)
-	s.guessed(sum)
 	if s.known != nil {
-		return
+		return s
 	}
 	site := t.source(network, now)
 	if site != s {
@@ -191,6 +223,7 @@ func (t *Throttle) failed(address, network netip.Prefix, sum digest, now time.Ti
 		t.first.add(now, t.PerMinute*firstFactor)
 	}
 	site.failed = now
+	return s
 }
 
 func (s *source) guessed(sum digest) {

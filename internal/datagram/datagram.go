@@ -52,6 +52,8 @@ type Config struct {
 	Group *Group
 	// Full refuses new visitors while it is true. Nil: never.
 	Full func() bool
+	// Admits reports whether a new visitor may have a place, by its address. Nil: each.
+	Admits func(netip.Addr) bool
 	// Ended is called after each visitor, from many goroutines. Nil: nothing is.
 	Ended func(Visit)
 	// Log gets how much was dropped, at most once a minute. Nil discards.

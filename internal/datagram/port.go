@@ -234,7 +234,7 @@ func (p *Port) take(b []byte, w way, now time.Time) {
 func (p *Port) admit(w way, now time.Time) *visitor {
 	p.tokens = min(newBurst, p.tokens+newRate*now.Sub(p.filled).Seconds())
 	p.filled = now
-	if p.ending || p.tokens < 1 || p.c.Full != nil && p.c.Full() {
+	if p.ending || p.tokens < 1 || p.c.Full != nil && p.c.Full() || p.c.Admits != nil && !p.c.Admits(w.from.Addr()) {
 		return nil
 	}
 	for len(p.visitors) >= p.c.visitors() || p.c.Group.full() {

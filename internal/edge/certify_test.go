@@ -42,13 +42,16 @@ func TestMayCertify(t *testing.T) {
 	bound(t, names, "away", protocol.KindTLS)(time.Hour)
 	bound(t, names, "tcp/20001", protocol.KindTCP)
 	bound(t, names, "private/a/demo", protocol.KindTCP)
+	if _, err := names.Bind(t.Context(), &registry.Route{Name: "ended", Owner: "a", Kind: protocol.KindHTTP, Ends: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
 	for host, want := range map[string]bool{
 		"tunnel.test": true, "public.example.com": true, "Demo.tunnel.test.": true, "held.tunnel.test": true, "localhost.tunnel.test": true,
 		"app.example.org": true, "APP.example.org": true, "held.example.org": true,
 		"": false, "localhost": false, "127.0.0.1": false, "[::1]": false, "::1": false, "other.tunnel.test": false, "a.demo.tunnel.test": false,
 		"x.app.example.org": false, "example.org": false, "demo": false, "held": false, "tcp/20001": false, "private/a/demo": false,
 		"app.example.org\x00": false, "*.tunnel.test": false, "tcp/20001.tunnel.test": false,
-		"sealed": false, "sealed.tunnel.test": false, "sealed.example.org": false, "away.tunnel.test": false,
+		"sealed": false, "sealed.tunnel.test": false, "sealed.example.org": false, "away.tunnel.test": false, "ended.tunnel.test": false,
 	} {
 		if err := h.MayCertify(t.Context(), host); (err == nil) != want {
 			t.Errorf("%q: %v", host, err)

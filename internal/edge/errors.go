@@ -33,11 +33,18 @@ var explanations = map[protocol.Code]explanation{
 	protocol.SessionLost:     {"Connection lost", "The tunnel's connection broke before the answer came. The request may have reached the app.", "Try again if the request can be repeated."},
 	protocol.AppRefused:      {"App is not running", "The tunnel is up, but nothing answers at the app's address.", "Start the app, or check the target that tunnel-client was given."},
 	protocol.AppBadResponse:  {"App gave no valid answer", "The app closed the connection or answered something that is not HTTP.", "Look into the app's log; check whether the target speaks http or https."},
+	protocol.VisitorRefused:  {"Not from here", "Whoever shares this address allows other networks only.", "Ask whoever gave it to you, and name the address that you come from."},
+	protocol.LoginRequired:   {"Login needed", "This address is shared with a user and password, and none that is right was shown.", "Ask whoever gave you the address for them."},
+	protocol.LoginThrottled:  {"Too many wrong passwords", "There were too many wrong ones from here or elsewhere, and no password is looked at for a while.", "Check the password, and try again as Retry-After says."},
+	protocol.LinkRequired:    {"Link needed", "This address is shared by a link, and it was not opened in this browser; or it was taken back.", "Open the whole link that you were given, or ask for a new one."},
+	protocol.LinkExpired:     {"Link has expired", "The link's time is over.", "Ask whoever gave it to you for a new one."},
+	protocol.Ended:           {"Preview ended", "The time that this address was to be shared for is over.", "Ask whoever gave you the address to share it again."},
 	protocol.AppTimeout:      {"App does not answer", "The app took too long to answer.", "Look into the app's log, or raise --app-timeout on tunnel-client."},
 }
 
 // fail answers with an error of the tunnel's own, in the form that Accept asks
-// for (RFC 9110, section 12.5.1): HTML for browsers, JSON, or text.
+// for (RFC 9110, section 12.5.1): HTML for browsers, JSON, or text. A script of a page
+// that asks for nothing in particular gets JSON.
 func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, code protocol.Code) {
 	e := explanations[code]
 	status := code.Status()
@@ -53,7 +60,11 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, code protocol.Code) 
 		header.Set("Connection", "close") // or net/http would wait for the body first
 	}
 	body := new(strings.Builder)
-	switch accepted(r.Header["Accept"]) {
+	form := accepted(r.Header["Accept"])
+	if form == "text" && byScript(r) {
+		form = "json"
+	}
+	switch form {
 	case "html":
 		header.Set("Content-Type", "text/html; charset=utf-8")
 		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
@@ -118,6 +129,12 @@ func accepted(fields []string) string {
 		return "json"
 	}
 	return "text"
+}
+
+// byScript reports whether a page's script asks: by XMLHttpRequest, as libraries say, or
+// fetch, as browsers do (Fetch Metadata).
+func byScript(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest") || r.Header.Get("Sec-Fetch-Dest") == "empty"
 }
 
 // quality returns the weight in a media range's parameters (RFC 9110, section

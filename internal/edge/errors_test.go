@@ -23,6 +23,8 @@ var statuses = map[protocol.Code]int{
 	protocol.BadRequest: 400, protocol.NameUnknown: 404, protocol.URITooLong: 414, protocol.WrongHost: 421,
 	protocol.HeadersTooLarge: 431, protocol.AppRefused: 502, protocol.AppBadResponse: 502, protocol.SessionLost: 502,
 	protocol.Overloaded: 503, protocol.ClientOffline: 503, protocol.AppTimeout: 504,
+	protocol.VisitorRefused: 403, protocol.LoginRequired: 401, protocol.LoginThrottled: 429,
+	protocol.LinkRequired: 403, protocol.LinkExpired: 403, protocol.Ended: 410,
 }
 
 func fail(r *http.Request, code protocol.Code) *http.Response {

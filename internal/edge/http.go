@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync"
 	"time"
 
+	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/proxy"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/upstream"
@@ -42,6 +44,8 @@ type HTTP struct {
 	// MaxURI and MaxHeader bound the request target and the header section, in
 	// bytes; a field counts as name + value + 4. 0: no bound but the parser's.
 	MaxURI, MaxHeader int
+	// Logins limits the wrong passwords of visitors. Nil: nothing does.
+	Logins *auth.Throttle
 	// Gate refuses requests where the server's memory is full. Nil: none.
 	Gate *Gate
 	// Secure says what is different where the server has TLS itself. Nil: it has none.
@@ -49,6 +53,8 @@ type HTTP struct {
 	// Log gets one line a request at debug level, and why requests failed. Nil
 	// discards.
 	Log *slog.Logger
+
+	login sync.Mutex // a password is being looked at
 }
 
 // notSentRetry is how long a request waits before it looks again for a route
@@ -154,6 +160,9 @@ func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name
 	for {
 		route, err := h.Registry.Lookup(ctx, name)
 		if err == nil {
+			if h.stops(w, r, v, route) {
+				return
+			}
 			err = h.forward(w, r, v, route)
 			if err == nil {
 				return
@@ -242,7 +251,9 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 	err := proxy.Forward(w, r, route.HTTP, proxy.Options{
 		Request: func(out *http.Request) {
 			out.RequestURI = v.target
+			v.policy = route.Policy
 			setForwarded(out.Header, v)
+			hideEntry(out.Header, route.Policy)
 			if v.strip(out.Trailer); out.ContentLength < 0 {
 				out.Body = &trailers{out.Body, v, out}
 			}
@@ -250,16 +261,19 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 			if route.Policy.NamesVisitor() {
 				h.nameVisitor(out.Header, r, v)
 			}
+			editRequest(out.Header, route.Policy)
 		},
 		Response: func(res *http.Response) error {
 			if codes := res.Header[protocol.HeaderError]; len(codes) > 0 {
 				return &clientError{code: protocol.Code(codes[0])}
 			}
+			editResponse(res, route.Policy)
 			stripCode(res)
 			rewriteResponse(res, r, v, route.Policy)
 			h.confineCookies(res.Header)
 			if res.StatusCode >= 200 {
 				h.announce(res.Header, r)
+				unindex(res.Header, route.Policy)
 			}
 			if conn != nil && !r.ProtoAtLeast(1, 1) && res.ContentLength < 0 && res.StatusCode >= 200 {
 				// Should this process be killed, the end must not look clean (R1).
@@ -301,7 +315,7 @@ func (h *HTTP) answer(w http.ResponseWriter, r *http.Request, name string, err e
 	}
 	code := codeOf(err)
 	level := slog.LevelInfo
-	if code == protocol.NameUnknown {
+	if code == protocol.NameUnknown || code == protocol.Ended {
 		level = slog.LevelDebug // whoever scans for names would fill the log
 	}
 	h.log().Log(r.Context(), level, "request failed", "name", name, "code", string(code), "err", brief(err))
@@ -318,6 +332,8 @@ func codeOf(err error) protocol.Code {
 	switch {
 	case errors.Is(err, registry.ErrUnknown):
 		return protocol.NameUnknown
+	case errors.Is(err, registry.ErrEnded):
+		return protocol.Ended
 	case errors.As(err, &offline), errors.Is(err, upstream.ErrNotSent):
 		return protocol.ClientOffline
 	case errors.As(err, &client):

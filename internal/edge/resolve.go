@@ -43,7 +43,7 @@ var errEndToEnd = errors.New("its client ends TLS itself")
 
 // MayCertify says whether a certificate may be ordered for host, as a visitor spells
 // it: nil where it is the server's own, or leads to a client that is there or may come
-// back; else why not. An address, localhost, and a name that nobody claimed are none.
+// back; else why not. An address, localhost, and a name that nobody has are none.
 // Of a name of kind TLS the client alone has a certificate.
 func (h *HTTP) MayCertify(ctx context.Context, host string) error {
 	host, ok := canonical(host)
@@ -58,7 +58,7 @@ func (h *HTTP) MayCertify(ctx context.Context, host string) error {
 		return registry.ErrUnknown
 	}
 	kind, err := kindOf(ctx, h.Registry, name)
-	if errors.Is(err, registry.ErrUnknown) {
+	if errors.Is(err, registry.ErrUnknown) || errors.Is(err, registry.ErrEnded) {
 		return err
 	}
 	if kind == protocol.KindTLS {

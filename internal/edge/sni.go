@@ -97,7 +97,7 @@ func (t *TLS) pass(name string, v *rawConn) {
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, name, from, t.Park)
 	if err != nil {
-		t.log().Info("connection failed", "name", name, "err", brief(err))
+		t.log().Log(v.ctx, levelOf(err), "connection failed", "name", name, "err", brief(err))
 		v.abort()
 		return
 	}

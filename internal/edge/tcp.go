@@ -169,7 +169,7 @@ func (t *TCP) pass(port int, v *rawConn) {
 	from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 	stream, err := Dial(v.ctx, t.Registry, TCPName(port), from, t.Park)
 	if err != nil {
-		t.log().Info("connection failed", "port", port, "err", brief(err))
+		t.log().Log(v.ctx, levelOf(err), "connection failed", "port", port, "err", brief(err))
 		v.abort()
 		return
 	}
@@ -207,7 +207,7 @@ func (t *TCP) log() *slog.Logger {
 // waits for a client that dropped, park at most, and less for one that was silent for
 // long. A stream that was lost with its session before it was open is opened again:
 // nothing that the visitor sent is lost with it. The error wraps the registry's, or one
-// of [upstream.Pool]'s.
+// of [upstream.Pool]'s, or says that the visitor's address is not let in.
 func Dial(ctx context.Context, r registry.Registry, name string, from netip.AddrPort, park time.Duration) (net.Conn, error) {
 	began := time.Now()
 	parked := time.NewTimer(park)
@@ -217,6 +217,8 @@ func Dial(ctx context.Context, r registry.Registry, name string, from netip.Addr
 		var again <-chan struct{}
 		var offline *registry.OfflineError
 		switch {
+		case err == nil && !route.Policy.Admits(from.Addr()):
+			return nil, fmt.Errorf("visitor at %s: %w", from.Addr(), errRefused)
 		case err == nil && route.Dial == nil:
 			return nil, fmt.Errorf("%s takes no connections: %w", name, registry.ErrUnknown)
 		case err == nil:

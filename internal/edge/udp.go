@@ -108,11 +108,18 @@ func (u *UDP) Open(port int, owner string) error {
 		Dial: func(ctx context.Context, from netip.AddrPort) (net.Conn, error) {
 			return Dial(ctx, u.Registry, UDPName(port), from, 0)
 		},
-		Idle: u.Idle, Visitors: u.Visitors, Full: u.Gate.full, Group: &u.group, Log: u.log().With("port", port),
+		Idle: u.Idle, Visitors: u.Visitors, Full: u.Gate.full, Admits: func(from netip.Addr) bool { return u.admits(port, from) }, Group: &u.group, Log: u.log().With("port", port),
 	})}
 	u.ports[port] = p
 	u.running.Go(func() { u.serve(p) })
 	return nil
+}
+
+// admits reports whether a visitor at from may have a place. Where nobody is there to say,
+// it may: it is looked at again when its stream is opened.
+func (u *UDP) admits(port int, from netip.Addr) bool {
+	route, err := u.Registry.Lookup(context.Background(), UDPName(port))
+	return err != nil || route.Policy.Admits(from)
 }
 
 func (u *UDP) serve(p *udpPort) {

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/revtun/tunnel/internal/policy"
 )
 
 // visit is what is known of a request from outside: where it came from, and
@@ -16,6 +18,8 @@ type visit struct {
 	host    string     // host[:port], as the visitor sent it
 	target  string     // path and query, as the visitor sent them, or "*"; "": not valid
 	prefix  string     // what was in front of target and names the route, "/NAME"; "": the host does
+	token   string     // of a share link, that was in target; "": none
+	policy  *policy.Policy
 }
 
 func (h *HTTP) visit(r *http.Request) *visit {
@@ -105,7 +109,7 @@ func setForwarded(header http.Header, v *visit) {
 // strip removes the fields that are not the visitor's to send.
 func (v *visit) strip(header http.Header) {
 	for name := range header {
-		if ours(name, v.trusted) {
+		if ours(name, v.trusted) || replaced(name, v.policy) {
 			delete(header, name)
 		}
 	}

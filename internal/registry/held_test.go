@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -132,5 +133,61 @@ func TestHoldOfSleeper(t *testing.T) {
 		sleeper(time.Minute)
 		checkTaken(t, m, route("app", "ann", nil))
 		checkLookup(t, m, b)
+	})
+}
+
+// A route whose time is over is not to be had from that moment on, whoever has given it
+// back or not. It is told for a day, and its name is anybody's.
+func TestEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := new(Memory)
+		ending := func(name string) *Route {
+			r := route(name, "ann", nil)
+			r.Ends = time.Now().Add(time.Hour)
+			return r
+		}
+		late, late2 := bind(t, m, ending("late")), bind(t, m, ending("taken"))
+		bind(t, m, ending("early"))(0)
+		bind(t, m, ending("held"))(2 * time.Hour)
+		checkUnknown(t, m, "early")
+		time.Sleep(time.Hour - 1)
+		if _, err := m.Lookup(t.Context(), "late"); err != nil {
+			t.Error(err)
+		}
+		checkTaken(t, m, route("late", "bob", nil))
+		time.Sleep(time.Nanosecond)
+		for _, name := range []string{"late", "taken", "held"} {
+			if _, err := m.Lookup(t.Context(), name); !errors.Is(err, ErrEnded) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		bind(t, m, route("taken", "bob", nil))
+		bind(t, m, route("held", "bob", nil))
+		late(0)
+		late2(0)
+		if r, err := m.Lookup(t.Context(), "taken"); err != nil || r.Owner != "bob" {
+			t.Errorf("the late release takes the name away: %v", err)
+		}
+		if _, err := m.Lookup(t.Context(), "late"); !errors.Is(err, ErrEnded) {
+			t.Error(err)
+		}
+		if n := m.check(t); n != 1 {
+			t.Errorf("%d are held", n)
+		}
+		if all, _ := m.List(t.Context()); len(all) != 2 {
+			t.Errorf("listed: %v", all)
+		}
+		bind(t, m, route("late", "bob", nil))(0)
+		checkUnknown(t, m, "late")
+		bind(t, m, ending("again"))(0)
+		r := bind(t, m, ending("last"))
+		time.Sleep(time.Hour)
+		r(0)
+		time.Sleep(endedTime)
+		synctest.Wait()
+		checkUnknown(t, m, "last")
+		if n := m.check(t); n != 0 || len(m.names) != 2 {
+			t.Errorf("%d are held, %d kept", n, len(m.names))
+		}
 	})
 }

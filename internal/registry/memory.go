@@ -14,11 +14,14 @@ const (
 	defaultProbe = 3 * time.Second
 	// defaultMaxHeld is enough for what 10,000 clients drop at once.
 	defaultMaxHeld = 50_000
+	// endedTime is how long it is told that a route's time is over. Such names count as
+	// held ones, and are free to anybody.
+	endedTime = 24 * time.Hour
 )
 
 // Memory is a [Registry] in this process's memory: its names and holds end
 // with the process. The zero value is ready to use. What it keeps is one entry
-// for each name that is bound or held; a hold that has passed keeps nothing, and
+// for each name that is bound or held, or whose route ended of late; a hold that has passed keeps nothing, and
 // there are at most MaxHeld holds.
 type Memory struct {
 	// Probe is how long Bind waits for Route.Alive before it takes silence for
@@ -84,6 +87,10 @@ func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 	e := m.names[r.Name]
 	switch {
 	case e == nil:
+	case e.route.over():
+		if e.held != nil {
+			m.unhold(e)
+		}
 	case e.route.Owner != r.Owner:
 		return nil, nil
 	case e.held != nil:
@@ -122,13 +129,16 @@ func (m *Memory) release(bound *entry, d time.Duration) {
 	if m.names[name] != bound {
 		return
 	}
+	if bound.route.over() {
+		d = endedTime
+	}
 	if d <= 0 {
 		delete(m.names, name)
 		return
 	}
 	h := &hold{until: time.Now().Add(d), changed: make(chan struct{})}
 	h.silent = bound.route.Silent != nil && bound.route.Silent()
-	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Group: bound.route.group(), Kind: bound.route.Kind}, held: h}
+	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Group: bound.route.group(), Kind: bound.route.Kind, Ends: bound.route.Ends}, held: h}
 	// The timer counts monotonic time: a clock that is set moves no hold.
 	h.timer = time.AfterFunc(d, func() { m.expire(held) })
 	m.names[name] = held
@@ -151,6 +161,8 @@ func (m *Memory) Lookup(_ context.Context, name string) (*Route, error) {
 	switch {
 	case e == nil:
 		return nil, fmt.Errorf("lookup %s: %w", name, ErrUnknown)
+	case e.route.over():
+		return nil, fmt.Errorf("lookup %s: %w", name, ErrEnded)
 	case e.held != nil:
 		return nil, &OfflineError{Name: name, Kind: e.route.Kind, Silent: e.held.silent, Changed: e.held.changed}
 	}
@@ -162,6 +174,9 @@ func (m *Memory) List(context.Context) ([]Info, error) {
 	m.mu.RLock()
 	infos := make([]Info, 0, len(m.names))
 	for name, e := range m.names {
+		if e.route.over() {
+			continue
+		}
 		info := Info{Name: name, Owner: e.route.Owner, Kind: e.route.Kind, Online: e.held == nil}
 		if e.held != nil {
 			info.HeldUntil = e.held.until

@@ -23,8 +23,8 @@ type Registry interface {
 	// is replaced only where the old route's Alive says that its client is gone.
 	// Otherwise the error wraps [ErrTaken]; a cancelled ctx is its error.
 	Bind(ctx context.Context, r *Route) (Release, error)
-	// Lookup returns the route of name. The error wraps [ErrUnknown], or is an
-	// [*OfflineError] while the name is held for a client that dropped. It does
+	// Lookup returns the route of name. The error wraps [ErrUnknown] or [ErrEnded], or
+	// is an [*OfflineError] while the name is held for a client that dropped. It does
 	// not wait.
 	Lookup(ctx context.Context, name string) (*Route, error)
 	// List returns what is bound or held, sorted by name.
@@ -44,6 +44,9 @@ type Route struct {
 	Group  string // whose holds its hold is counted with; "": Owner
 	Kind   protocol.Kind
 	Policy *policy.Policy
+	// Ends is when the route's time is over: whoever looks it up gets [ErrEnded] from then
+	// on, and the name is anybody's. The zero time: never.
+	Ends time.Time
 	// HTTP sends a request to the client; nil where it takes none.
 	HTTP http.RoundTripper
 	// Dial opens a raw stream to the client, for the visitor at from; nil where it
@@ -75,6 +78,8 @@ var (
 	ErrUnknown = errors.New("name is not claimed")
 	// ErrTaken says that the name is another's, or alive.
 	ErrTaken = errors.New("name is taken")
+	// ErrEnded says that the name's route has come to the end of its time, not long ago.
+	ErrEnded = errors.New("its time is over")
 )
 
 // OfflineError says that the name's client dropped and may come back.
@@ -89,3 +94,6 @@ type OfflineError struct {
 }
 
 func (e *OfflineError) Error() string { return "client of " + e.Name + " is offline" }
+
+// over reports whether the route's time is.
+func (r *Route) over() bool { return !r.Ends.IsZero() && !time.Now().Before(r.Ends) }

@@ -45,11 +45,11 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 	case "", protocol.KindHTTP:
 		return s.claimHTTP(b, p)
 	case protocol.KindTCP:
-		return s.claimTCP(b)
+		return s.claimTCP(b, p)
 	case protocol.KindUDP:
-		return s.claimUDP(b)
+		return s.claimUDP(b, p)
 	case protocol.KindTLS:
-		return s.claimTLS(b)
+		return s.claimTLS(b, p)
 	}
 	return nil, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server has no routes of kind " + string(b.Kind)}
 }
@@ -57,7 +57,7 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 func (s *session) claimHTTP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
 	var route *registry.Route
 	name, err := named(b.Name, func(name string) error {
-		route = &registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, HTTP: s.pool.Route(name)}
+		route = &registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, Ends: ends(b), HTTP: s.pool.Route(name)}
 		return s.bindRoute(route)
 	})
 	if err != nil {
@@ -92,16 +92,16 @@ type portClaim struct {
 	open  func(port int, owner string) error
 }
 
-func (s *session) claimTCP(b *protocol.Bind) (*protocol.Bound, error) {
-	return s.claimPort(b, portClaim{protocol.KindTCP, s.server.c.TCPPorts, edge.TCPName, s.pool.Dial, func(port int, _ string) error { return s.server.tcp.Open(port) }})
+func (s *session) claimTCP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
+	return s.claimPort(b, p, portClaim{protocol.KindTCP, s.server.c.TCPPorts, edge.TCPName, s.pool.Dial, func(port int, _ string) error { return s.server.tcp.Open(port) }})
 }
 
-func (s *session) claimUDP(b *protocol.Bind) (*protocol.Bound, error) {
-	return s.claimPort(b, portClaim{protocol.KindUDP, s.server.c.UDPPorts, edge.UDPName, s.pool.DialUDP, s.server.udp.Open})
+func (s *session) claimUDP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
+	return s.claimPort(b, p, portClaim{protocol.KindUDP, s.server.c.UDPPorts, edge.UDPName, s.pool.DialUDP, s.server.udp.Open})
 }
 
 // claimPort binds a port. The name chooses it, and is nobody else's business.
-func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, error) {
+func (s *session) claimPort(b *protocol.Bind, p *policy.Policy, c portClaim) (*protocol.Bound, error) {
 	name := cmp.Or(b.Name, protocol.RandomName())
 	key := portKey{c.kind, s.owner, name}
 	owner := key.routeOwner()
@@ -111,7 +111,7 @@ func (s *session) claimPort(b *protocol.Bind, c portClaim) (*protocol.Bound, err
 		return nil, taken
 	}
 	port, err := c.ports.claim(s.owner, name, b.Port, last.port, func(port int) error {
-		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Dial: c.dial(name)}
+		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Policy: p, Ends: ends(b), Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err
 		}
@@ -175,20 +175,23 @@ func (s *Server) isAlive(name, owner string) bool {
 	return route.Alive == nil || route.Alive(ctx)
 }
 
-// policyOf checks what the client said of its local app.
+// policyOf checks what the client said of its local app, and of who may visit it.
 func policyOf(b *protocol.Bind) (*policy.Policy, error) {
+	if err := checkShare(b); err != nil {
+		return nil, err
+	}
 	u := b.Upstream
 	switch {
-	case u == nil && !b.Visitor:
+	case u == nil && !b.Visitor && b.Share == nil:
 		return nil, nil
 	case u == nil:
-		return &policy.Policy{Visitor: true}, nil
+		return &policy.Policy{Visitor: b.Visitor, Share: b.Share}, nil
 	}
 	bad := u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(u.Host) > 255
 	if bad || strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/?#@\"<>`, r) }) {
 		return nil, &protocol.Error{Code: protocol.ProtocolViolation, Message: "the upstream of a bind is not http or https and a host"}
 	}
-	return &policy.Policy{Scheme: u.Scheme, Host: u.Host, Visitor: b.Visitor}, nil
+	return &policy.Policy{Scheme: u.Scheme, Host: u.Host, Visitor: b.Visitor, Share: b.Share}, nil
 }
 
 // bindRoute binds one route of the session's, which counts in its pool, and keeps its
@@ -240,7 +243,7 @@ func (s *session) tryBind(route *registry.Route) error {
 	release = s.server.closing(route, release)
 	s.mu.Lock()
 	if !s.ended {
-		s.names[name] = release
+		s.names[name] = s.ending(route, release)
 		release = nil
 	}
 	s.mu.Unlock()

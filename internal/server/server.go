@@ -63,7 +63,8 @@ type Config struct {
 	// Auth decides who may connect. Needed.
 	Auth auth.Authenticator
 	// LoginFailures is how many failed logins one address may have in a minute, and
-	// all together 140 times as many, see [auth.Throttle]. 0: no limit.
+	// all together 140 times as many, see [auth.Throttle]; and, counted apart, how many
+	// wrong passwords of visitors there may be. 0: no limit.
 	LoginFailures int
 	// Registry keeps the names. Default: in memory.
 	Registry registry.Registry
@@ -161,6 +162,7 @@ func New(c Config) (*Server, error) {
 	s.edge = &edge.HTTP{
 		Registry: c.Registry, Own: s.own(), Domain: c.Domain, PathNames: c.PathNames, Public: c.PublicURL, Trusted: c.Trusted,
 		Park: c.Park, MaxURI: c.MaxURIBytes, MaxHeader: c.MaxHeaderBytes, Gate: s.gate, Secure: s.secure(), Log: c.Log,
+		Logins: &auth.Throttle{PerMinute: c.LoginFailures, Log: c.Log.With("of", "visitors")},
 	}
 	s.http = s.edge.Server(limits)
 	if s.quic != nil {

@@ -261,8 +261,11 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 		s.log.Info("name refused", "name", b.Name[:min(len(b.Name), protocol.MaxName)], "code", string(e.Code))
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
-	bound.ID = b.ID
+	bound.ID, bound.Enforced = b.ID, b.Share.Parts()
 	log := s.log
+	if len(bound.Enforced) > 0 {
+		log = log.With("share", strings.Join(bound.Enforced, ","))
+	}
 	if len(bound.URLs) > 0 {
 		log = log.With("domains", strings.Join(b.Domains, ","))
 	}

@@ -3,13 +3,14 @@ package server
 import (
 	"net"
 
+	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 // claimTLS binds a name whose connections of TLS the client gets as they are. It is
 // one name with that of an HTTP route: who has it has all of it (S5).
-func (s *session) claimTLS(b *protocol.Bind) (*protocol.Bound, error) {
+func (s *session) claimTLS(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
 	if s.server.sni == nil {
 		return nil, &protocol.Error{
 			Code: protocol.KindUnsupported, Message: "this server has no TLS of its own, so it cannot pass any on",
@@ -18,7 +19,7 @@ func (s *session) claimTLS(b *protocol.Bind) (*protocol.Bound, error) {
 	}
 	var route *registry.Route
 	name, err := named(b.Name, func(name string) error {
-		route = &registry.Route{Name: name, Kind: protocol.KindTLS, Dial: s.pool.Dial(name)}
+		route = &registry.Route{Name: name, Kind: protocol.KindTLS, Policy: p, Ends: ends(b), Dial: s.pool.Dial(name)}
 		return s.bindRoute(route)
 	})
 	if err != nil {

@@ -46,6 +46,14 @@ func TestWallClock(t *testing.T) {
 		"internal/certs/order.go: next.UTC":                 "in a line of the log",
 		"internal/certs/selfanswer.go: m.Truncate":          "a DNS message",
 		"internal/pace/memory.go: time.Now().UnixNano":      "how old a reading is: a step makes one too many or too few",
+
+		// How long something is shared.
+		"pkg/protocol/sharelink.go: time.Unix":                      "until when a share link is good, which two machines have to agree on: another clock makes its time another",
+		"pkg/protocol/sharelink.go: expires.Unix":                   "the same",
+		"pkg/tunnel/share.go: ends.Round":                           "what is left of a time to live at a reconnect: the other clock stops in a sleep, and the earlier end counts",
+		"pkg/tunnel/share.go: time.Now().Round":                     "the same",
+		"cmd/tunnel-client/output.go: c.shared.ends.UTC":            "shown",
+		"cmd/tunnel-client/output.go: c.shared.ends.UTC().Truncate": "shown",
 	}
 	wall := []string{
 		"Round", "Truncate", "UTC", "Local", "Unix", "UnixNano", "UnixMilli", "UnixMicro", "AddDate", "ModTime",

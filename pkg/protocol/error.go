@@ -23,6 +23,11 @@ const (
 	AppBadResponse  Code = "app_bad_response"
 	AppTimeout      Code = "app_timeout"
 	NoUpgrade       Code = "no_upgrade"
+	VisitorRefused  Code = "visitor_refused"
+	LoginRequired   Code = "login_required"
+	LinkRequired    Code = "link_required"
+	LinkExpired     Code = "link_expired"
+	Ended           Code = "ended" // clients see it, too
 )
 
 // Codes that clients see, in a [Refusal] or on the control stream.
@@ -49,6 +54,7 @@ const (
 	TokenRevoked       Code = "token_revoked"
 	VersionUnsupported Code = "version_unsupported"
 	ProtocolViolation  Code = "protocol_violation"
+	ShareUnsupported   Code = "share_unsupported"
 )
 
 // Error is an error with a stable code, its cause and the way out.
@@ -80,16 +86,18 @@ type Refusal struct {
 // 500 for a code that it does not know.
 func (c Code) Status() int {
 	switch c {
-	case BadRequest, NameInvalid, DomainInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported, WrongKind:
+	case BadRequest, NameInvalid, DomainInvalid, VersionUnsupported, ProtocolViolation, KindUnsupported, WrongKind, ShareUnsupported:
 		return http.StatusBadRequest
-	case Unauthorized, TokenRevoked:
+	case Unauthorized, TokenRevoked, LoginRequired:
 		return http.StatusUnauthorized
 	case NameUnknown, NotFound:
 		return http.StatusNotFound
-	case Forbidden:
+	case Forbidden, VisitorRefused, LinkRequired, LinkExpired:
 		return http.StatusForbidden
 	case NameTaken, PortUnavailable, SessionTaken, SessionFenced:
 		return http.StatusConflict
+	case Ended:
+		return http.StatusGone
 	case URITooLong:
 		return http.StatusRequestURITooLong
 	case WrongHost:

@@ -58,7 +58,8 @@ func TestStatus(t *testing.T) {
 		Unauthorized: 401, UpgradeRequired: 426, ALPNUnsupported: 406, NotFound: 404, NameTaken: 409, NameInvalid: 400, KindUnsupported: 400,
 		TooManySessions: 503, TooManyNames: 429, Draining: 503, SessionTaken: 409, SessionFenced: 409, TokenRevoked: 401,
 		VersionUnsupported: 400, ProtocolViolation: 400, AuthUnavailable: 503, LoginThrottled: 429, PortUnavailable: 409, Forbidden: 403,
-		DomainInvalid: 400, DomainUnverified: 503, WrongKind: 400,
+		DomainInvalid: 400, DomainUnverified: 503, WrongKind: 400, ShareUnsupported: 400,
+		VisitorRefused: 403, LoginRequired: 401, LinkRequired: 403, LinkExpired: 403, Ended: 410,
 	}
 	for code, name := range codes(t) {
 		got := code.Status()

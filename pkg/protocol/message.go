@@ -64,6 +64,9 @@ type Bind struct {
 	// Visitor makes the server say in [HeaderVisitor] who each request is from, of
 	// [KindHTTP]. The other kinds say it in any case.
 	Visitor bool `json:"visitor,omitempty"`
+	// Share is who may visit, and what is done on the way. Nil: everybody, and nothing.
+	// The bound must have all its parts, or nothing is to be served.
+	Share *Share `json:"share,omitempty"`
 }
 
 // Upstream is how the local app is called: the origin (RFC 6454) it believes
@@ -81,8 +84,11 @@ type Bound struct {
 	// Port is the public one, of [KindTCP] and [KindUDP].
 	Port int `json:"port,omitempty"`
 	// URLs are those of Domains, in their order.
-	URLs  []string `json:"urls,omitempty"`
-	Error *Error   `json:"error,omitempty"`
+	URLs []string `json:"urls,omitempty"`
+	// Enforced are the parts of the bind's Share, see [Share.Parts]: what a server does not
+	// know is missing.
+	Enforced []string `json:"enforced,omitempty"`
+	Error    *Error   `json:"error,omitempty"`
 }
 
 // Unbind gives a name back; it is free at once.

@@ -68,6 +68,13 @@
 // each of whom the client passes datagrams on for. A name of kind udp is not one of the
 // other kinds.
 //
+// # Who may visit
+//
+// A bind may say who may visit, for how long, and what is changed on the way, see
+// [Share]. The server carries that out, and names in the bound what it does: a client
+// serves nothing where a part is missing. When an endpoint's time is over, the server ends
+// the session that has no other one, with [Ended].
+//
 // # Liveness
 //
 // Both ends send a yamux ping when nothing arrived for a while. Every received

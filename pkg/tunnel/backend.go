@@ -68,6 +68,8 @@ func (b *Backend) configure() error {
 		return configError("PTTH has no private endpoints and no ports: use another transport")
 	case o.Visitor:
 		return configError("PTTH does not have the proxy say who visitors are: use another transport")
+	case o.Share != nil:
+		return configError("PTTH does not tell the proxy who may visit: use another transport")
 	case o.Upstream != nil:
 		return configError("PTTH does not tell the proxy what to rewrite: have the handler do it")
 	case o.Origin != "" && o.Name != "":

@@ -46,9 +46,10 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 	}
 	bind := &protocol.Bind{
 		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
-		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream, Visitor: o.Visitor,
+		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream, Visitor: o.Visitor, Share: o.Share,
 	}
 	l := &Listener{line: c.newLine(dialer, bind), streams: make(chan net.Conn)}
+	l.connect = living(l.connect, bind)
 	l.serve = l.accept
 	s, err := l.first(ctx, o.Retry)
 	if err != nil {
@@ -72,7 +73,7 @@ func (o *Options) check() error {
 			return &ConfigError{Err: err}
 		}
 	}
-	return nil
+	return o.checkShare()
 }
 
 // listenError sorts the errors of the first attempt.

@@ -108,6 +108,11 @@ type Options struct {
 	// [protocol.HeaderVisitor]. Port is 0 where a proxy in front of the server said so. The
 	// field is missing where it is not known, and nobody but the server can set it.
 	Visitor bool
+	// Share is who may visit, how long, and what is changed on the way, all of it at the
+	// server. One that does not enforce each part is no server for it: the error is of code
+	// [protocol.ShareUnsupported], and nothing is served. When TTL is over, the listener ends
+	// with [protocol.Ended]. Not for PTTH. Nil: everybody, without end.
+	Share *protocol.Share
 	// Origin is what a proxy that is not ours is asked to serve, such as
 	// https://app.example.com: for PTTH alone, in place of Name. Domains are served
 	// with its scheme and port.

@@ -1,0 +1,61 @@
+package tunnel
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/revtun/tunnel/pkg/protocol"
+)
+
+// notEnforced returns an error where the server did not confirm all that was asked of it:
+// an older one ignores what it does not know, and would publish what is to be protected.
+func notEnforced(asked *protocol.Share, enforced []string) error {
+	missing := slices.DeleteFunc(asked.Parts(), func(part string) bool { return slices.Contains(enforced, part) })
+	if len(missing) == 0 {
+		return nil
+	}
+	return &protocol.Error{
+		Code: protocol.ShareUnsupported, Message: "the server does not enforce " + strings.Join(missing, ", ") + ", so nothing was served",
+		Hint: "use a newer tunnel-server, or leave that out",
+	}
+}
+
+// checkShare checks what o asks for of who may visit.
+func (o *Options) checkShare() error {
+	if o.Share != nil && o.Private {
+		return configError("a private endpoint has no visitors: leave Share out")
+	}
+	if err := o.Share.Check(o.Kind); err != nil {
+		return &ConfigError{Err: err}
+	}
+	return nil
+}
+
+// living is connect for an endpoint with a time to live: each next claim is for what is
+// left of it since the first one.
+func living(connect func(context.Context) (*session, error), bind *protocol.Bind) func(context.Context) (*session, error) {
+	if bind.Share == nil || bind.Share.TTL == 0 {
+		return connect
+	}
+	whole := time.Duration(bind.Share.TTL) * time.Millisecond
+	var ends time.Time
+	return func(ctx context.Context) (*session, error) {
+		if !ends.IsZero() {
+			// The one clock may stop while the machine sleeps, and the other one be set.
+			left := min(time.Until(ends), ends.Round(0).Sub(time.Now().Round(0))).Milliseconds()
+			if left <= 0 {
+				return nil, &protocol.Error{Code: protocol.Ended, Message: "the endpoint's time to live is over"}
+			}
+			share := *bind.Share
+			share.TTL = left
+			bind.Share = &share
+		}
+		s, err := connect(ctx)
+		if err == nil && ends.IsZero() {
+			ends = time.Now().Add(whole)
+		}
+		return s, err
+	}
+}
