@@ -67,6 +67,10 @@ func flagsOf(command string) []cli.Flag {
 		return udpFlags()
 	case "tls":
 		return tlsFlags()
+	case "start":
+		return startFlags()
+	case "login", "logout":
+		return loginFlags()
 	}
 	return nil
 }

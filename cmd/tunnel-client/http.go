@@ -21,6 +21,11 @@ import (
 func (p process) expose(ctx context.Context, c *config) error {
 	drain, end, stop := p.watch(ctx)
 	defer stop()
+	return p.exposeUntil(drain, end, c)
+}
+
+// exposeUntil is expose with the contexts of watch.
+func (p process) exposeUntil(drain, end context.Context, c *config) error {
 	file, err := newURLFile(c.urlFile)
 	if err != nil {
 		return usageError{err}
