@@ -54,7 +54,12 @@ func (p process) suggestCommand() *cli.Command {
 	return &cli.Command{
 		Name: "__suggest", Hidden: true, SkipFlagParsing: true,
 		Action: func(c *cli.Context) error {
-			suggest(c.App, c.Args().Tail(), func(word, about string) { fmt.Fprintf(p.stdout, "%s\t%s\n", word, about) })
+			suggest(c.App, c.Args().Tail(), func(word, about string) {
+				if about != "" {
+					word += "\t" + about
+				}
+				fmt.Fprintln(p.stdout, word)
+			})
 			return nil
 		},
 	}
