@@ -266,17 +266,19 @@ func TestConfigIsFound(t *testing.T) {
 	}
 }
 
-func FuzzConfig(f *testing.F) {
-	f.Add([]byte(example))
-	f.Add([]byte("version: 1\nendpoints: {a: &a {target: 1}, b: *a, c: {<<: *a}}"))
-	f.Add([]byte("&a [*a]"))
-	f.Add([]byte("version: 1\nendpoints: &e {x: *e}"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		w := parseConfig([]string{"c.yaml"}, [][]byte{data})
-		specs := w.specs()
-		if len(w.problems) == 0 && slices.ContainsFunc(specs, func(s *spec) bool { return s.target == "" }) {
-			t.Errorf("an endpoint without a target is well: %q", data)
+// TestConfigAliases: what stands for something else is read as that, and what stands for
+// itself is a mistake like others.
+func TestConfigAliases(t *testing.T) {
+	home(t)
+	writeFile(t, "c.yaml", "version: 1\nendpoints:\n  a: &a {target: 1, grace: &g 3s}\n  b: *a\n  c: {target: 2, grace: *g}\n")
+	specs := specsOf(t, "c.yaml")
+	if specs["b"].target != "1" || specs["c"].value("grace") != "3s" {
+		t.Errorf("b is at %s, and c has %s", specs["b"].target, specs["c"].value("grace"))
+	}
+	for _, odd := range []string{"&a [*a]", "version: 1\nendpoints: &e {x: *e}", "version: 1\nendpoints: {x: {target: &t [*t]}}", "? {a: b}\n: c"} {
+		writeFile(t, "c.yaml", odd)
+		if code, _, stderr := checked(t, "c.yaml"); code != 2 || stderr == "" {
+			t.Errorf("%q: exit code %d: %s", odd, code, stderr)
 		}
-		_ = w.problems.err()
-	})
+	}
 }

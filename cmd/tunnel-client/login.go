@@ -146,7 +146,8 @@ func (p process) askToken(server string) (string, error) {
 // readHidden reads a line that the terminal does not show. A signal would end the process
 // and leave the terminal like that.
 func (p process) readHidden(f *os.File) (string, error) {
-	before, err := term.GetState(int(f.Fd()))
+	fd := int(f.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
 		return "", err
 	}
@@ -158,18 +159,18 @@ func (p process) readHidden(f *os.File) (string, error) {
 	}
 	done := make(chan entered, 1)
 	go func() {
-		line, err := term.ReadPassword(int(f.Fd()))
+		line, err := term.ReadPassword(fd)
 		done <- entered{line, err}
 	}()
 	select {
 	case e := <-done:
 		return string(e.line), e.err
 	case s := <-signals:
-		return "", errors.Join(signalError{s}, term.Restore(int(f.Fd()), before))
+		return "", errors.Join(signalError{s}, term.Restore(fd, before))
 	}
 }
 
-// kept is what login keeps.
+// keptToken is what login keeps.
 type keptToken struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`

@@ -15,7 +15,7 @@ import (
 
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
-	if err := os.WriteFile(file, []byte("good name=other\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("good-token name=other\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	known, err := auth.OpenTokens(file, nil)
@@ -26,11 +26,11 @@ func TestCheck(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, kind := range []tunnel.Transport{tunnel.Auto, tunnel.Raw, tunnel.WebSocket} {
-		c := &tunnel.Client{Server: n.url(), Token: "good", Transport: kind}
+		c := &tunnel.Client{Server: n.url(), Token: "good-token", Transport: kind}
 		if err := c.Check(ctx); err != nil {
 			t.Errorf("%s: a good token: %v", kind, err)
 		}
-		c.Token = "bad"
+		c.Token = "bad-token"
 		if err := c.Check(ctx); !errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}) {
 			t.Errorf("%s: a bad token: %v", kind, err)
 		}
