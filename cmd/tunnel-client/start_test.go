@@ -209,7 +209,7 @@ func TestStartPatient(t *testing.T) {
 	home(t)
 	base := startServer(t, server.Config{})
 	d := newDoor(t, rig.FreePort(t))
-	for _, servers := range []string{d.url, d.url + ", http://" + rig.FreePort(t)} {
+	for _, servers := range []string{d.url, "http://" + rig.FreePort(t) + ", " + d.url} {
 		d.leadTo(rig.FreePort(t))
 		c := startConfig(t, fmt.Sprintf("retry: true\nserver: [%s]\nendpoints: {web: {target: 1}}", servers))
 		eventually(t, "an attempt fails", func() bool { return strings.Contains(c.stderr.String(), "level=") })
@@ -328,6 +328,28 @@ func TestStartChangeLetsFinish(t *testing.T) {
 		t.Errorf("changed, it is at %s, not %s", again.URL, url)
 	}
 	d.finish(t)
+	c.of("web", "draining")
+	c.none("web") // a name that is taken for a moment is no failure
+}
+
+// TestSourcesSettle: what is being written is not looked at before it is complete.
+func TestSourcesSettle(t *testing.T) {
+	home(t)
+	writeFile(t, "a", "one")
+	writeFile(t, "b", "two")
+	s, err := openSources([]string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		b    string
+		want bool
+	}{{"two", false}, {"t", false}, {"three", false}, {"three", true}, {"two", false}, {"two", false}} {
+		writeFile(t, "b", step.b)
+		if got := s.look(); got != step.want {
+			t.Errorf("look %d, with %q: %v", i+1, step.b, got)
+		}
+	}
 }
 
 // TestStartWithoutFile: an editor may be amid replacing the file, and what is gone is not
@@ -449,7 +471,9 @@ func TestStartLog(t *testing.T) {
 		})
 	}()
 	stop := <-signals
-	eventually(t, "it is ready", func() bool { return strings.Contains(stderr.String(), "msg=ready endpoint=web url=http://web.localhost") })
+	eventually(t, "it is ready", func() bool {
+		return strings.Contains(stderr.String(), "msg=ready endpoint=web url=http://web.localhost")
+	})
 	get(t, base, "http://web.localhost:"+portOf(base)+"/path")
 	eventually(t, "the request is logged", func() bool {
 		return strings.Contains(stderr.String(), "msg=request endpoint=web method=GET path=/path status=200")

@@ -1,11 +1,6 @@
 package tunnel
 
-import (
-	"context"
-	"errors"
-
-	"github.com/revtun/tunnel/pkg/protocol"
-)
+import "context"
 
 // Validate reports whether the fields can be used, as far as that shows without a
 // server. The error is a [*ConfigError].
@@ -26,9 +21,6 @@ func (c *Client) Check(ctx context.Context) error {
 		return errNoStreams()
 	}
 	s, err := c.link(dialer).connect(ctx, nil)
-	if errors.Is(err, &protocol.Error{Code: protocol.KindUnsupported}) {
-		return nil // an older server, which has no private endpoints: it did let the client in
-	}
 	if err != nil {
 		return listenError(ctx, err)
 	}
