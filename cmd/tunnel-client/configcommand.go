@@ -29,13 +29,13 @@ func (p process) configCommand() *cli.Command {
 				UsageText:       "tunnel-client config check [--config FILE]",
 				Description:     "It prints ok, or all mistakes, each with its line, and ends with 2. The server is not asked.",
 				Flags:           []cli.Flag{configFlag()},
-				HideHelpCommand: true, OnUsageError: onUsageError, Action: p.checkConfig,
+				HideHelpCommand: true, OnUsageError: configUsageError, Action: p.checkConfig,
 			},
 			{
 				Name: "init", Usage: "write an example with comments",
 				UsageText:       "tunnel-client config init [FILE]",
 				Description:     "FILE is " + configName + " where none is named. A file that is there is left alone.",
-				HideHelpCommand: true, OnUsageError: onUsageError, Action: p.initConfig,
+				HideHelpCommand: true, OnUsageError: configUsageError, Action: p.initConfig,
 			},
 		},
 		Action: func(c *cli.Context) error {
@@ -45,6 +45,12 @@ func (p process) configCommand() *cli.Command {
 			return cli.ShowSubcommandHelp(c)
 		},
 	}
+}
+
+// configUsageError is onUsageError of a command of config.
+func configUsageError(c *cli.Context, err error, subcommand bool) error {
+	c.Command.Name = "config " + c.Command.Name
+	return onUsageError(c, err, subcommand)
 }
 
 func (p process) checkConfig(c *cli.Context) error {

@@ -242,6 +242,21 @@ func TestConfigInit(t *testing.T) {
 	}
 }
 
+func TestConfigUsage(t *testing.T) {
+	home(t)
+	for given, want := range map[string]string{
+		"check --conifg x":  "not defined: --conifg: did you mean --config? see tunnel-client config check --help",
+		"check tunnel.yaml": "name files with --config tunnel.yaml",
+		"init a b":          "config init takes one FILE, and there are 2: a b",
+		"chekc":             `config has no "chekc": use check or init`,
+	} {
+		code, _, stderr := tells(t, "", append([]string{"config"}, strings.Fields(given)...)...)
+		if code != 2 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit code %d: %s", given, code, stderr)
+		}
+	}
+}
+
 func TestConfigIsFound(t *testing.T) {
 	home(t)
 	if code, _, stderr := checked(t); code != 2 || !strings.Contains(stderr, "there is no tunnel.yaml here: tunnel-client config init writes one, --config FILE names another") {

@@ -22,8 +22,8 @@ const (
 	firstRetry = 2 * time.Second
 	lastRetry  = time.Minute
 
-	// handoverTime is how long the name of an endpoint that was changed may still be taken
-	// by what it was before.
+	// handoverTime is how long the name or port of an endpoint that was changed may still be
+	// taken by what it was before.
 	handoverTime  = 5 * time.Second
 	handoverRetry = 100 * time.Millisecond
 )
@@ -75,7 +75,7 @@ func (m *member) run(drain, end context.Context) {
 		}
 		wait := min(firstRetry<<min(failures, 10), lastRetry)
 		failures++
-		if time.Since(began) < m.patience && r.code == protocol.NameTaken {
+		if time.Since(began) < m.patience && taken(r.code) {
 			wait, failures = handoverRetry, 0
 		} else if m.fail(r, wait); !r.again {
 			return
@@ -125,11 +125,16 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 	}
 	r.code, r.cause, r.hint = c.explain(err)
 	r.another = errors.Is(err, tunnel.ErrUnreachable) || unavailable(r.code) || elsewhere(r.code)
-	r.again = r.another || r.code == protocol.NameTaken || r.code == protocol.SessionLost
+	r.again = r.another || taken(r.code)
 	if r.another {
 		r.hint = "" // which is to try again
 	}
 	return r
+}
+
+// taken reports whether someone else has what was to be claimed, who may give it back.
+func taken(code protocol.Code) bool {
+	return code == protocol.NameTaken || code == protocol.PortUnavailable || code == protocol.TooManyNames
 }
 
 // lostServer gives a server up that was away for a while.

@@ -163,14 +163,16 @@ func TestStartEnvironment(t *testing.T) {
 }
 
 // TestStartOneFails: the name of one is taken, and the other is there. It gets its name
-// when that is free.
+// when that is free, and so it is with a port.
 func TestStartOneFails(t *testing.T) {
 	home(t)
-	base := startServer(t, server.Config{})
+	port := rig.FreePorts(t, 1)
+	base := startServer(t, server.Config{TCPPorts: server.Ports{First: port, Last: port}})
+	startCommand(t, "tcp", "--json", "1", "--server", base, "--name", "first").next("ready")
 	app := says(t, "hello")
 	first := start(t, app, "--server", base, "--name", "taken")
 	first.next("ready")
-	c := startConfig(t, fmt.Sprintf("server: %s\nendpoints: {taken: {target: %q}, free: {target: %[2]q}, bad: {target: %[2]q, transport: ptth, origin: 'http://else.example'}}", base, app))
+	c := startConfig(t, fmt.Sprintf("server: %s\nendpoints: {taken: {target: %q}, free: {target: %[2]q}, bad: {target: %[2]q, transport: ptth, origin: 'http://else.example'}, port: {kind: tcp, target: 1, remote_port: %d}}", base, app, port))
 	if got := get(t, base, c.of("free", "ready").URL); got != "hello" {
 		t.Errorf("free answers %q", got)
 	}
@@ -179,6 +181,9 @@ func TestStartOneFails(t *testing.T) {
 		t.Errorf("it failed with %s: %s", e.Code, e.Cause)
 	}
 	wantText(t, c.stderr.String(), "endpoint=taken", "name_taken")
+	if e := c.of("port", "failed"); e.Code != "port_unavailable" || !strings.Contains(e.Cause, "trying again in 2s") {
+		t.Errorf("the port failed with %s: %s", e.Code, e.Cause)
+	}
 	if e := c.of("bad", "failed"); strings.Contains(e.Cause, "trying again") {
 		t.Errorf("what the server will not have is tried again: %s", e.line)
 	}
