@@ -214,10 +214,13 @@ func (w *written) option(s *spec, f cli.Flag, given setting) {
 	s.options[name] = given
 }
 
-// isList reports whether a flag may be repeated.
+// isList reports whether a flag may be repeated. Those of a type of their own may.
 func isList(f cli.Flag) bool {
-	l, ok := f.(cli.DocGenerationSliceFlag)
-	return ok && l.IsSliceFlag()
+	switch f.(type) {
+	case *cli.StringSliceFlag, *cli.GenericFlag:
+		return true
+	}
+	return false
 }
 
 // isFile reports whether a flag's value is a file, as its help says.
@@ -242,7 +245,7 @@ func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config,
 	set := flag.NewFlagSet(s.kind, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	for _, f := range flags {
-		if slices.Contains(oneOnly(), f.Names()[0]) {
+		if _, ok := s.options[f.Names()[0]]; ok || slices.Contains(oneOnly(), f.Names()[0]) {
 			withoutVariable(f)
 		}
 		if err := f.Apply(set); err != nil {
@@ -284,14 +287,21 @@ func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config,
 	return f, nil
 }
 
-// withoutVariable takes the variable of a flag away that one endpoint only can have.
+// withoutVariable takes the variable of a flag away: what the files say counts more, and
+// some values one endpoint only can have.
 func withoutVariable(f cli.Flag) {
 	switch f := f.(type) {
 	case *cli.StringFlag:
 		f.EnvVars = nil
+	case *cli.BoolFlag:
+		f.EnvVars = nil
 	case *cli.IntFlag:
 		f.EnvVars = nil
+	case *cli.DurationFlag:
+		f.EnvVars = nil
 	case *cli.StringSliceFlag:
+		f.EnvVars = nil
+	case *cli.GenericFlag:
 		f.EnvVars = nil
 	}
 }

@@ -53,6 +53,7 @@ func newMember(s *starter, one *spec) *member {
 
 // run exposes the endpoint until drain ends, or the server says no for good.
 func (m *member) run(drain, end context.Context) {
+	defer offer(m.starter.changed, struct{}{})
 	defer close(m.ended)
 	defer m.leave(nil)
 	began := time.Now()
@@ -60,7 +61,7 @@ func (m *member) run(drain, end context.Context) {
 	servers := max(1, len(m.spec.servers))
 	for at := 0; ; {
 		r := m.expose(drain, end, at)
-		if drain.Err() != nil {
+		if drain.Err() != nil || r.err == nil { // or its time is over
 			return
 		}
 		if m.takeUp() {
@@ -121,7 +122,7 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 	}
 	r := refusal{err: err, patient: patient}
 	if err == nil {
-		return r // drain has ended
+		return r
 	}
 	r.code, r.cause, r.hint = c.explain(err)
 	r.another = errors.Is(err, tunnel.ErrUnreachable) || unavailable(r.code) || elsewhere(r.code)

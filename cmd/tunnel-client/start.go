@@ -31,8 +31,8 @@ with mistakes is not used. SIGHUP tries those again that had failed for good.
 
 The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.`
 
-// pollTime is how often the files are looked at.
-const pollTime = 500 * time.Millisecond
+// reloadTime is how often the files are looked at.
+const reloadTime = 500 * time.Millisecond
 
 // startFlags are those of start.
 func startFlags() []cli.Flag {
@@ -88,7 +88,7 @@ type starter struct {
 	order   []string
 
 	tasks   sync.WaitGroup // members, also those that are being drained
-	changed chan struct{}  // a member has failed
+	changed chan struct{}  // a member has failed, or ended
 }
 
 func newStarter(p process, c *cli.Context) (*starter, error) {
@@ -177,7 +177,7 @@ func (s *starter) run(ctx context.Context) error {
 	serving, cancel := context.WithCancel(drain)
 	defer cancel()
 	s.apply(serving, end, s.first)
-	poll := time.NewTicker(pollTime)
+	poll := time.NewTicker(reloadTime)
 	defer poll.Stop()
 	for {
 		select {
@@ -185,7 +185,7 @@ func (s *starter) run(ctx context.Context) error {
 			s.tasks.Wait()
 			return context.Cause(end) // nil, but after a second signal
 		case <-s.changed:
-			if err := s.failure(); err != nil {
+			if over, err := s.over(); over && drain.Err() == nil {
 				return err
 			}
 		case <-reloads:
@@ -237,19 +237,20 @@ func (s *starter) apply(drain, end context.Context, specs []*spec) (added, chang
 	return added, changed, len(old)
 }
 
-// failure is why the first endpoint has failed, where all have.
-func (s *starter) failure() error {
+// over reports whether no endpoint is left, and why the first of those has failed that have.
+func (s *starter) over() (bool, error) {
 	var first error
 	for _, name := range s.order {
-		err := s.members[name].failure()
-		if err == nil {
-			return nil
+		m := s.members[name]
+		err := m.failure()
+		if err == nil && !m.over() {
+			return false, nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
-	return first
+	return true, first
 }
 
 // divert makes SIGHUP a reload, and no end. But where the terminal has gone away with it,

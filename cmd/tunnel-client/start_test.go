@@ -148,14 +148,15 @@ func TestStartEnvironment(t *testing.T) {
 	t.Setenv("TUNNEL_NAME", "mine")
 	t.Setenv("TUNNEL_URL_FILE", "url.txt")
 	t.Setenv("TUNNEL_GRACE", "later")
-	c := startConfig(t, "endpoints: {a: {target: 1, grace: 1s}, b: {target: 2}}")
+	startConfig(t, "endpoints: {a: {target: 1, grace: 1s}}").of("a", "ready")
+	c := startConfig(t, "endpoints: {c: {target: 1, grace: 1s}, b: {target: 2}}")
 	if code := c.exit(); code != 2 || !strings.Contains(c.stderr.String(), `"later"`) {
 		t.Errorf("exit code %d, and it says %s", code, c.stderr)
 	}
 	t.Setenv("TUNNEL_GRACE", "2s")
-	c = startConfig(t, "endpoints: {a: {target: 1}, b: {target: 2}}")
-	if a, b := c.of("a", "ready"), c.of("b", "ready"); a.Name != "a" || b.Name != "b" {
-		t.Errorf("the names are %s and %s", a.Name, b.Name)
+	c = startConfig(t, "endpoints: {b: {target: 1}, c: {target: 2}}")
+	if b, c := c.of("b", "ready"), c.of("c", "ready"); b.Name != "b" || c.Name != "c" {
+		t.Errorf("the names are %s and %s", b.Name, c.Name)
 	}
 	if _, err := os.Stat("url.txt"); err == nil {
 		t.Error("TUNNEL_URL_FILE is an endpoint's")

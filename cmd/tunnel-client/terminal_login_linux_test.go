@@ -27,8 +27,8 @@ func onTerminal(screen *os.File, args ...string) (signals <-chan chan<- os.Signa
 	return registered, ended
 }
 
-// shown reads what appears on a terminal up to the text.
-func shown(t *testing.T, keyboard *os.File, text string) string {
+// appears reads what appears on a terminal up to the text.
+func appears(t *testing.T, keyboard *os.File, text string) string {
 	t.Helper()
 	if err := keyboard.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
@@ -60,10 +60,10 @@ func TestLoginOnTerminal(t *testing.T) {
 	base := startTokenServer(t, "good-token\n")
 	keyboard, screen := openTerminal(t)
 	_, code := onTerminal(screen, "login", "--server", base)
-	shown(t, keyboard, "Token for "+base+": ")
+	appears(t, keyboard, "Token for "+base+": ")
 	eventually(t, "the terminal hides what is typed", func() bool { return !shows(t, screen) })
 	fmt.Fprint(keyboard, "good-token\n")
-	if got := shown(t, keyboard, "the token is kept in"); strings.Contains(got, "good-token") {
+	if got := appears(t, keyboard, "the token is kept in"); strings.Contains(got, "good-token") {
 		t.Errorf("the terminal shows %q", got)
 	}
 	if got := <-code; got != 0 {
@@ -80,7 +80,7 @@ func TestLoginInterrupted(t *testing.T) {
 	base := startTokenServer(t, "good-token\n")
 	keyboard, screen := openTerminal(t)
 	signals, code := onTerminal(screen, "login", "--server", base)
-	shown(t, keyboard, "Token for ")
+	appears(t, keyboard, "Token for ")
 	eventually(t, "the terminal hides what is typed", func() bool { return !shows(t, screen) })
 	(<-signals) <- os.Interrupt
 	if got := <-code; got != 130 {
@@ -103,13 +103,13 @@ func TestStartOnTerminal(t *testing.T) {
 	writeConfig(t, fmt.Sprintf("server: %s\nendpoints: {web: {target: %q}, taken: {target: 1, name: web}}", base, app))
 	keyboard, screen := openTerminal(t)
 	signals, code := onTerminal(screen, "start", "web")
-	text := shown(t, keyboard, " -> "+app)
+	text := appears(t, keyboard, " -> "+app)
 	wantText(t, text, "web          http://web.localhost:")
 	get(t, base, "http://web.localhost:"+portOf(base)+"/the-path")
-	wantText(t, shown(t, keyboard, "/the-path  200"), "web          GET")
+	wantText(t, appears(t, keyboard, "/the-path  200"), "web          GET")
 	s := <-signals
 	s <- os.Interrupt
-	shown(t, keyboard, "closed: signal: interrupt")
+	appears(t, keyboard, "closed: signal: interrupt")
 	if got := <-code; got != 0 {
 		t.Errorf("exit code %d", got)
 	}
