@@ -38,6 +38,7 @@ type config struct {
 	urlFile   string
 	logFormat string
 	log       *slog.Logger
+	shared    output // of start; nil: one of its own
 }
 
 // prepare is what is done to a connection to the local app before anything is sent on
@@ -46,11 +47,16 @@ type prepare func(app net.Conn, visitor string) error
 
 // configure reads flags, environment and the files that they name.
 func configure(c *cli.Context, stderr io.Writer) (*config, error) {
-	f := &config{json: c.Bool("json"), urlFile: c.String("url-file"), logFormat: text(c, "log-format")}
-	var err error
-	if f.log, err = logger(c, stderr); err != nil {
+	log, err := logger(c, stderr)
+	if err != nil {
 		return nil, err
 	}
+	return configureLog(c, log)
+}
+
+// configureLog is configure with a log that is there already.
+func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
+	f := &config{json: c.Bool("json"), urlFile: c.String("url-file"), logFormat: text(c, "log-format"), log: log}
 	f.listen = tunnel.Options{Kind: kindOf(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
 	dir, isDir, err := folder(c)
 	if err != nil {
@@ -169,7 +175,10 @@ func client(c *cli.Context) (*tunnel.Client, error) {
 		t.Grace = -1 // not the default
 	}
 	var err error
-	if t.Token, err = token(c); err != nil {
+	if t.Token, err = token(c); err == nil && t.Token == "" {
+		t.Token, err = loginToken(t.Server)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if proxy := c.String("proxy"); proxy != "" {

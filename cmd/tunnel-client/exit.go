@@ -112,7 +112,9 @@ func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 		code, cause, hint = said.Code, said.Message, said.Hint
 		switch {
 		case code == protocol.Unauthorized && !c.hasToken:
-			cause, hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN"
+			cause, hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN, or keep one by tunnel-client login"
+		case code == protocol.Unauthorized:
+			hint = "check --token-file or TUNNEL_TOKEN, or log in again"
 		case hint == "" && elsewhere(code):
 			hint = checkServer
 		case hint == "" && unavailable(code):

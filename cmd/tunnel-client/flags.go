@@ -69,6 +69,10 @@ func flagsOf(command string) []cli.Flag {
 		return udpFlags()
 	case "tls":
 		return tlsFlags()
+	case "start":
+		return startFlags()
+	case "login", "logout":
+		return loginFlags()
 	}
 	return nil
 }
@@ -122,7 +126,7 @@ func proxyProtocolFlag() *cli.StringFlag {
 func commonFlags() []cli.Flag {
 	return []cli.Flag{
 		str("server", tunnel.DefaultServer, "", "`URL` of the tunnel server"),
-		str("token-file", "", "the token in $TUNNEL_TOKEN, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
+		str("token-file", "", "the token in $TUNNEL_TOKEN, that of login, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
 		yes("private", "no public name and no port: clients with the same token reach it by tunnel-client connect NAME"),
 		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through; or, for http, ptth: reverse HTTP, which other proxies may speak"),

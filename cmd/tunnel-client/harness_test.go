@@ -62,7 +62,7 @@ type running struct {
 
 // event is a line of --json.
 type event struct {
-	Event, URL, Name, Target, Listen, Code, Cause string
+	Event, Endpoint, URL, Name, Target, Listen, Code, Cause string
 
 	line string
 }
@@ -71,6 +71,7 @@ type event struct {
 func home(t *testing.T) {
 	t.Helper()
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Chdir(t.TempDir())
 }
 

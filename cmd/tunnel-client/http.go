@@ -21,6 +21,11 @@ import (
 func (p process) expose(ctx context.Context, c *config) error {
 	drain, end, stop := p.watch(ctx)
 	defer stop()
+	return p.exposeUntil(drain, end, c)
+}
+
+// exposeUntil is expose with the contexts of watch.
+func (p process) exposeUntil(drain, end context.Context, c *config) error {
 	file, err := newURLFile(c.urlFile)
 	if err != nil {
 		return usageError{err}
@@ -117,7 +122,7 @@ func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
 	change.inFlight = x.app.InFlight()
 	if e.Type == tunnel.Ready {
-		change.shared = x.shared(e.URL)
+		change.shared = x.sharing(e.URL)
 	}
 	x.out.change(change)
 	x.keepTransport(e)

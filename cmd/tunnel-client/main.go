@@ -27,13 +27,14 @@ import (
 func main() {
 	pace.Follow()
 	os.Exit(run(context.Background(), process{
-		args: os.Args, stdout: os.Stdout, stderr: os.Stderr, notify: notify,
+		args: os.Args, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, notify: notify,
 	}))
 }
 
 // process is what a command has of the process that it runs in.
 type process struct {
 	args           []string
+	stdin          io.Reader // nil: nothing to read
 	stdout, stderr io.Writer
 	notify         func(chan<- os.Signal) // passes on the signals that ask for an end
 }
@@ -65,6 +66,12 @@ func run(ctx context.Context, p process) int {
 			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
 			p.connectCommand(),
 			p.doctorCommand(),
+			p.startCommand(),
+			p.configCommand(),
+			p.loginCommand(),
+			p.logoutCommand(),
+			p.completionCommand(),
+			p.suggestCommand(),
 			p.versionCommand(),
 		},
 		Action:         noCommand,
@@ -79,7 +86,9 @@ func run(ctx context.Context, p process) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintln(p.stderr, "tunnel-client:", printable(err.Error()))
+	for _, one := range wrong(err) {
+		fmt.Fprintln(p.stderr, "tunnel-client:", printable(one.Error()))
+	}
 	return int(exitUsage)
 }
 

@@ -91,6 +91,7 @@ func setupScript(e *testscript.Env) error {
 	e.Setenv("CLOSED", rig.FreePort(t))
 	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 	e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+	e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each process waits a second for races
 	return nil
 }

@@ -32,6 +32,7 @@ type output interface {
 // change is a tunnel.Event as it is shown.
 type change struct {
 	event    tunnel.EventType
+	endpoint string // of start
 	url      string
 	urls     []string // of the domains
 	name     string
@@ -44,13 +45,15 @@ type change struct {
 	cause    string
 	byUser   bool  // a signal asked for it
 	inFlight int64 // requests
-	shared   shared
+	shared   sharing
 }
 
 // newOutput chooses the form: for programs, for a person at a terminal, or for a
 // log.
 func newOutput(p process, c *config) output {
 	switch {
+	case c.shared != nil:
+		return c.shared
 	case c.json:
 		return &jsonLines{w: p.stdout, log: c.log}
 	case isTerminal(p.stdout) && drawable(p.stdout.(*os.File)):
@@ -75,12 +78,13 @@ type jsonLines struct {
 
 func (j *jsonLines) change(c change) {
 	line := struct {
-		Event  string   `json:"event"`
-		URL    string   `json:"url,omitempty"`
-		URLs   []string `json:"urls,omitempty"`
-		Name   string   `json:"name,omitempty"`
-		Target string   `json:"target,omitempty"`
-		Listen string   `json:"listen,omitempty"`
+		Event    string   `json:"event"`
+		Endpoint string   `json:"endpoint,omitempty"`
+		URL      string   `json:"url,omitempty"`
+		URLs     []string `json:"urls,omitempty"`
+		Name     string   `json:"name,omitempty"`
+		Target   string   `json:"target,omitempty"`
+		Listen   string   `json:"listen,omitempty"`
 
 		Inspect   string    `json:"inspect,omitempty"`
 		ShareURL  string    `json:"share_url,omitempty"`
@@ -91,7 +95,7 @@ func (j *jsonLines) change(c change) {
 
 		Code  string `json:"code,omitempty"`
 		Cause string `json:"cause,omitempty"`
-	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
+	}{Event: string(c.event), Endpoint: c.endpoint, Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
 		line.Inspect = c.inspect
@@ -137,6 +141,11 @@ func (l *logLines) change(c change) {
 		}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn
+	case failed:
+		level = slog.LevelError
+	}
+	if c.endpoint != "" {
+		attrs = append([]any{"endpoint", c.endpoint}, attrs...)
 	}
 	if c.fallback != "" {
 		attrs = append(attrs, "transport", string(c.fallback))

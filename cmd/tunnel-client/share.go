@@ -194,15 +194,15 @@ func edits(c *cli.Context, flag string, check func(string) error) (*protocol.Edi
 	return e, nil
 }
 
-// shared is what is told of how an endpoint is shared, when it is ready.
-type shared struct {
+// sharing is what is told of how an endpoint is shared, when it is ready.
+type sharing struct {
 	url   string    // a share link; "": none
 	until time.Time // that is good
 	ends  time.Time // the endpoint; the zero time: never
 }
 
 // rows are what the user sees of it, each with its label.
-func (s shared) rows() (rows [][2]string) {
+func (s sharing) rows() (rows [][2]string) {
 	if s.url != "" {
 		rows = append(rows, [2]string{"Share link", printable(s.url)}, [2]string{"", "until " + s.until.Format(time.DateTime)})
 	}
@@ -212,7 +212,7 @@ func (s shared) rows() (rows [][2]string) {
 	return rows
 }
 
-func (c *config) shared(public string) (s shared) {
+func (c *config) sharing(public string) (s sharing) {
 	if c.listen.Share != nil && c.listen.Share.TTL > 0 {
 		s.ends = time.Now().Add(time.Duration(c.listen.Share.TTL) * time.Millisecond)
 	}

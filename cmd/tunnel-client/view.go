@@ -41,7 +41,7 @@ type view struct {
 type shown struct {
 	url    string
 	rows   []string
-	shared shared
+	shared sharing
 	status string
 }
 

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// failoverTime is how long a server may be away before the next one is tried, where the
+// configuration does not say it.
+const failoverTime = 30 * time.Second
+
+// Keys that are no flags.
+const (
+	keyKind     = "kind"
+	keyTarget   = "target"
+	keyFailover = "failover_after"
+)
+
+// kinds are the commands that an endpoint may be of.
+func kinds() []string { return []string{"http", "file", "tcp", "tls", "udp"} }
+
+// oneOnly are the flags whose value can be one endpoint's only. The others may stand at
+// the top of a file, and their variables count for all endpoints.
+func oneOnly() []string { return []string{"name", "domain", "origin", "remote-port", "url-file"} }
+
+// ofProcess are the flags that are start's own, not its endpoints'.
+func ofProcess() []string { return []string{"json", "log-format", "log-level"} }
+
+// spec is an endpoint as it is to be exposed.
+type spec struct {
+	name     string
+	at       position
+	kind     string
+	target   string
+	options  map[string]setting // by flag
+	servers  []string           // none: the environment's, or the default
+	failover time.Duration
+}
+
+// equal reports whether both are exposed in the same way.
+func (s *spec) equal(o *spec) bool {
+	return s.kind == o.kind && s.target == o.target && s.failover == o.failover && slices.Equal(s.servers, o.servers) &&
+		maps.EqualFunc(s.options, o.options, func(a, b setting) bool { return slices.Equal(a.values, b.values) })
+}
+
+// key is what the files call a flag.
+func key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+// specs makes endpoints of what the files say.
+func (w *written) specs() []*spec {
+	w.checkTop()
+	var all []*spec
+	for _, name := range w.order {
+		if s := w.spec(name); s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// checkTop looks for keys at the top that are of no endpoint.
+func (w *written) checkTop() {
+	var known []string
+	for _, kind := range kinds() {
+		for _, f := range optionsOf(kind) {
+			if !slices.Contains(oneOnly(), f.Names()[0]) {
+				known = append(known, key(f.Names()[0]))
+			}
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.top.settings)) {
+		at := w.top.settings[k].at
+		switch {
+		case k == keyFailover, slices.Contains(known, k):
+		case k == keyKind, k == keyTarget, slices.ContainsFunc(oneOnly(), func(f string) bool { return key(f) == k }):
+			w.problems.add(at, "%s is of one endpoint: it belongs below endpoints", k)
+		default:
+			w.problems.add(at, "%s", unknown(k, append(known, "version", "endpoints", keyFailover)))
+		}
+	}
+}
+
+// optionsOf are the flags of a kind that a file may set.
+func optionsOf(kind string) []cli.Flag {
+	return slices.DeleteFunc(flagsOf(kind), func(f cli.Flag) bool { return slices.Contains(ofProcess(), f.Names()[0]) })
+}
+
+// unknown says that there is no such key, and what may be meant.
+func unknown(given string, known []string) string {
+	text := fmt.Sprintf("unknown key %q", given)
+	plain := key(strings.TrimLeft(given, "-"))
+	switch {
+	case slices.ContainsFunc(ofProcess(), func(f string) bool { return key(f) == plain }):
+		return text + ": it is an option of start itself, --" + strings.ReplaceAll(plain, "_", "-")
+	case slices.Contains(known, plain):
+		return text + ": did you mean " + plain + "?"
+	}
+	if near := nearest(known, plain); near != "" {
+		return text + ": did you mean " + near + "?"
+	}
+	return text
+}
+
+// spec returns one endpoint, or nil where too much is wrong with it.
+func (w *written) spec(name string) *spec {
+	given := w.endpoints[name]
+	s := &spec{name: name, at: given.at, kind: "http", failover: failoverTime, options: make(map[string]setting)}
+	if kind, ok := given.settings[keyKind]; ok {
+		if kind.broken {
+			return nil
+		}
+		if s.kind = strings.Join(kind.values, " "); kind.list || !slices.Contains(kinds(), s.kind) {
+			w.problems.add(kind.at, "endpoint %s: kind %q is unknown: use %s", name, s.kind, strings.Join(kinds(), ", "))
+			return nil
+		}
+	}
+	flags := make(map[string]cli.Flag)
+	known := []string{keyKind, keyTarget, keyFailover}
+	for _, f := range optionsOf(s.kind) {
+		flags[key(f.Names()[0])] = f
+		known = append(known, key(f.Names()[0]))
+	}
+	for i, settings := range []map[string]setting{w.top.settings, given.settings} {
+		for _, k := range slices.Sorted(maps.Keys(settings)) {
+			f, ok := flags[k]
+			switch {
+			case ok:
+				w.option(s, f, settings[k])
+			case k == keyFailover:
+				w.failover(s, settings[k])
+			case i == 1 && k != keyKind && k != keyTarget: // checkTop has seen the top's
+				w.problems.add(settings[k].at, "endpoint %s: %s", name, w.misplaced(k, s.kind, known))
+			}
+		}
+	}
+	w.target(s, given.settings[keyTarget])
+	if _, ok := s.options["name"]; !ok && len(s.options["origin"].values) == 0 {
+		s.options["name"] = setting{at: s.at, values: []string{name}}
+	}
+	return s
+}
+
+// misplaced says why an endpoint of kind has no key k.
+func (w *written) misplaced(k, kind string, known []string) string {
+	var others []string
+	for _, other := range kinds() {
+		if slices.ContainsFunc(optionsOf(other), func(f cli.Flag) bool { return key(f.Names()[0]) == k }) {
+			others = append(others, other)
+		}
+	}
+	if len(others) > 0 {
+		return fmt.Sprintf("%s is not for kind %s, but for %s", k, kind, strings.Join(others, ", "))
+	}
+	return unknown(k, known)
+}
+
+func (w *written) target(s *spec, given setting) {
+	switch {
+	case given.broken:
+		return
+	case len(given.values) != 1 || given.list || given.values[0] == "":
+		w.problems.add(s.at, "endpoint %s: it takes a target, the local app, such as target: 3000", s.name)
+		return
+	case s.kind == "file" && !strings.HasPrefix(strings.ToLower(given.values[0]), "file:"):
+		s.target = beside(given.at.file, given.values[0])
+	default:
+		s.target = given.values[0]
+	}
+}
+
+func (w *written) failover(s *spec, given setting) {
+	d, err := time.ParseDuration(strings.Join(given.values, " "))
+	if !given.broken && (err != nil || d <= 0) {
+		w.problems.add(given.at, "%s is to be a time, such as 30s or 5m", keyFailover)
+		return
+	}
+	s.failover = d
+}
+
+// option keeps the value of a flag.
+func (w *written) option(s *spec, f cli.Flag, given setting) {
+	name := f.Names()[0]
+	_, boolean := f.(*cli.BoolFlag)
+	switch {
+	case given.broken:
+		return
+	case given.list && name != "server" && !isList(f):
+		w.problems.add(given.at, "%s takes one value, and here is a list", key(name))
+		return
+	case given.truth && !boolean:
+		w.problems.add(given.at, "%s is no matter of true or false: put quotes around the value if it is meant", key(name))
+		return
+	}
+	if isFile(f) {
+		given.values = slices.Clone(given.values)
+		for i, path := range given.values {
+			if path != "" {
+				given.values[i] = beside(given.at.file, path)
+			}
+		}
+	}
+	if name == "server" {
+		s.servers = given.values
+	}
+	s.options[name] = given
+}
+
+// isList reports whether a flag may be repeated. Those of a type of their own may.
+func isList(f cli.Flag) bool {
+	switch f.(type) {
+	case *cli.StringSliceFlag, *cli.GenericFlag:
+		return true
+	}
+	return false
+}
+
+// isFile reports whether a flag's value is a file, as its help says.
+func isFile(f cli.Flag) bool {
+	d, ok := f.(cli.DocGenerationFlag)
+	return ok && strings.Contains(d.GetUsage(), "`FILE`")
+}
+
+// beside is a path that stands in file.
+func beside(file, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
+}
+
+// configure makes the configuration of the endpoint at its server number at, as the
+// command of its kind would. What is wrong is said with the keys of the files.
+func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config, error) {
+	var wrong problems
+	flags := flagsOf(s.kind)
+	set := flag.NewFlagSet(s.kind, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	for _, f := range flags {
+		if _, ok := s.options[f.Names()[0]]; ok || slices.Contains(oneOnly(), f.Names()[0]) {
+			withoutVariable(f)
+		}
+		if err := f.Apply(set); err != nil {
+			wrong.add(position{}, "%w", err) // a variable's
+		}
+	}
+	if err := set.Parse([]string{"--", s.target}); err != nil {
+		wrong.add(s.at, "%w", err)
+	}
+	for _, f := range flags {
+		name := f.Names()[0]
+		given := s.options[name]
+		if name == "server" && len(s.servers) > 0 {
+			given.values = s.servers[at : at+1]
+		}
+		for _, value := range given.values {
+			if err := set.Set(name, value); err != nil {
+				wrong.add(given.at, "%s %w", key(name), wrongType(f, value, err))
+			}
+		}
+	}
+	c := cli.NewContext(start.App, set, nil)
+	c.Command = &cli.Command{Name: s.kind, Flags: flags}
+	f, err := configureLog(c, log)
+	if err == nil {
+		err = f.client.Validate()
+	}
+	if err != nil {
+		if at, text := s.explain(err, flags); at == s.at {
+			wrong.add(at, "endpoint %s: %s", s.name, text)
+		} else {
+			wrong.add(at, "%s", text)
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	f.json = start.Bool("json")
+	return f, nil
+}
+
+// withoutVariable takes the variable of a flag away: what the files say counts more, and
+// some values one endpoint only can have.
+func withoutVariable(f cli.Flag) {
+	switch f := f.(type) {
+	case *cli.StringFlag:
+		f.EnvVars = nil
+	case *cli.BoolFlag:
+		f.EnvVars = nil
+	case *cli.IntFlag:
+		f.EnvVars = nil
+	case *cli.DurationFlag:
+		f.EnvVars = nil
+	case *cli.StringSliceFlag:
+		f.EnvVars = nil
+	case *cli.GenericFlag:
+		f.EnvVars = nil
+	}
+}
+
+func wrongType(f cli.Flag, value string, err error) error {
+	switch f.(type) {
+	case *cli.BoolFlag:
+		return fmt.Errorf("is to be true or false, not %q", value)
+	case *cli.IntFlag:
+		return fmt.Errorf("is to be a whole number, not %q", value)
+	case *cli.DurationFlag:
+		return fmt.Errorf("is to be a time such as 30s or 5m, not %q", value)
+	}
+	return err
+}
+
+// explain returns what is wrong by the keys of the files, and the line that it is about.
+func (s *spec) explain(err error, flags []cli.Flag) (position, string) {
+	at, text := s.at, err.Error()
+	names := names(flags)
+	slices.SortFunc(names, func(a, b string) int { return len(b) - len(a) }) // --cert-x before --cert
+	var pairs []string
+	for _, name := range names {
+		about := strings.Contains(text, "--"+name) || strings.HasPrefix(text, name+" ")
+		if given, ok := s.options[name]; ok && at == s.at && about {
+			at = given.at
+		}
+		pairs = append(pairs, "--"+name, key(name))
+	}
+	return at, strings.NewReplacer(pairs...).Replace(text)
+}
