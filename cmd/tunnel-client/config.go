@@ -30,6 +30,7 @@ type config struct {
 	client    *tunnel.Client
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
+	command   *command                     // of exec; nil: the user runs the app
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
 	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
 
@@ -56,11 +57,11 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	if !isDir {
-		if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
+		if f.target, err = targetOf(c, f.listen.Kind); err != nil {
 			return nil, err
 		}
 	}
-	for _, name := range []string{"app-timeout", "grace", "idle-timeout"} {
+	for _, name := range []string{"app-timeout", "grace", "idle-timeout", "wait-timeout"} {
 		if c.Duration(name) < 0 {
 			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
 		}
@@ -108,6 +109,11 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.listen.Private {
 		if f.listen.Upstream = nil; f.listen.Port != 0 {
 			return nil, errors.New("--private has no public port: leave --remote-port out")
+		}
+	}
+	if c.Command.Name == "exec" {
+		if f.command, err = newCommand(c, f); err != nil {
+			return nil, err
 		}
 	}
 	f.client.Log = f.log
@@ -207,6 +213,30 @@ func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format %q: use text or json", format)
 	}
+}
+
+// kindOf is what a command exposes.
+func kindOf(command string) protocol.Kind {
+	if command == "exec" || command == "file" {
+		return protocol.KindHTTP
+	}
+	return protocol.Kind(command)
+}
+
+// targetOf is the local app, which exec has in a flag, as its arguments are COMMAND's.
+func targetOf(c *cli.Context, kind protocol.Kind) (forward.Target, error) {
+	if c.Command.Name != "exec" {
+		return target(kind, c.Args().Slice())
+	}
+	given := c.String("target")
+	if given == "" {
+		return forward.Target{}, errors.New("exec needs --target, where COMMAND listens: tunnel-client exec --target 3000 -- npm start (see tunnel-client exec --help)")
+	}
+	t, err := forward.ParseTarget(given)
+	if err != nil {
+		return t, fmt.Errorf("--target: %w", err)
+	}
+	return t, nil
 }
 
 func target(kind protocol.Kind, args []string) (forward.Target, error) {

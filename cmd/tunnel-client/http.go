@@ -27,7 +27,7 @@ func (p process) expose(ctx context.Context, c *config) error {
 	}
 	defer file.remove()
 	if c.exposesToken() {
-		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
+		c.log.Warn(tokenInTheClear, "server", c.client.Server)
 	}
 	x := newExposed(p, c)
 	defer x.out.close()
@@ -52,6 +52,8 @@ func (p process) expose(ctx context.Context, c *config) error {
 	}
 	return x.serve(drain, end, l)
 }
+
+const tokenInTheClear = "the token crosses the network in the clear: use an https:// server"
 
 // exposed is one local app behind its public name.
 type exposed struct {
@@ -99,6 +101,9 @@ func newExposed(p process, c *config) *exposed {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
 		o.Done = x.out.request
+		if c.command != nil {
+			o.Ready = c.command.ready.Load
+		}
 		x.app = forward.New(c.target, o) // which o.Handler may answer for
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
@@ -138,7 +143,7 @@ func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 	if x.terminate != nil {
 		tasks.Go(func() { x.terminate.run(serving) })
 	}
-	if !x.json && x.forward.Handler == nil {
+	if !x.json && x.forward.Handler == nil && x.command == nil {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}
 	var err error

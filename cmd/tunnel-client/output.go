@@ -48,6 +48,10 @@ type change struct {
 // log.
 func newOutput(p process, c *config) output {
 	switch {
+	case c.command != nil && c.json:
+		return &jsonLines{w: p.stderr, log: c.log} // the other is the command's
+	case c.command != nil:
+		return &logLines{log: c.log}
 	case c.json:
 		return &jsonLines{w: p.stdout, log: c.log}
 	case isTerminal(p.stdout):
@@ -92,7 +96,7 @@ func (j *jsonLines) change(c change) {
 	e := json.NewEncoder(j.w)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(line); err != nil {
-		j.log.Warn("standard output cannot be written", "err", err)
+		j.log.Warn("the events cannot be written", "err", err)
 	}
 }
 

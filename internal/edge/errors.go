@@ -33,6 +33,7 @@ var explanations = map[protocol.Code]explanation{
 	protocol.SessionLost:     {"Connection lost", "The tunnel's connection broke before the answer came. The request may have reached the app.", "Try again if the request can be repeated."},
 	protocol.AppRefused:      {"App is not running", "The tunnel is up, but nothing answers at the app's address.", "Start the app, or check the target that tunnel-client was given."},
 	protocol.AppBadResponse:  {"App gave no valid answer", "The app closed the connection or answered something that is not HTTP.", "Look into the app's log; check whether the target speaks http or https."},
+	protocol.AppStarting:     {"App is starting", "The tunnel is up, and the app behind it is not ready yet.", "Try again in a moment."},
 	protocol.AppTimeout:      {"App does not answer", "The app took too long to answer.", "Look into the app's log, or raise --app-timeout on tunnel-client."},
 }
 

@@ -23,6 +23,7 @@ var statuses = map[protocol.Code]int{
 	protocol.BadRequest: 400, protocol.NameUnknown: 404, protocol.URITooLong: 414, protocol.WrongHost: 421,
 	protocol.HeadersTooLarge: 431, protocol.AppRefused: 502, protocol.AppBadResponse: 502, protocol.SessionLost: 502,
 	protocol.Overloaded: 503, protocol.ClientOffline: 503, protocol.AppTimeout: 504,
+	protocol.AppStarting: 503,
 }
 
 func fail(r *http.Request, code protocol.Code) *http.Response {
