@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
 )
@@ -128,13 +129,29 @@ func TestExecWait(t *testing.T) {
 	}
 }
 
-// TestExecWaitTimeout: the command is asked to end, and its own code does not hide why.
+// TestExecWaitTimeout: the command is asked to end, its own code does not hide why, and
+// neither does a look that has no answer yet.
 func TestExecWaitTimeout(t *testing.T) {
 	s := startServer(t)
-	code, out, errors := run(t, execCommand(`trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done`,
-		"--server", s.url, "--target", rig.FreePort(t), "--wait-timeout", "200ms"))
-	if code != 6 || out != "told\n" || !strings.Contains(errors, "(app_starting)") || !strings.Contains(errors, "connection refused") {
-		t.Errorf("exit code %d, want 6; output %q\n%s", code, out, errors)
+	for timeout := 200 * time.Millisecond; ; timeout *= 4 { // until the machine was fast enough
+		var looks atomic.Int64
+		target := app(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if looks.Add(1) > 1 {
+				<-r.Context().Done()
+			}
+			w.WriteHeader(http.StatusInsufficientStorage)
+		}))
+		code, out, errors := run(t, execCommand(`trap 'echo told; exit 0' TERM; echo trapped; while :; do sleep 0.05; done`,
+			"--server", s.url, "--target", target, "--wait", "http://"+target, "--wait-timeout", timeout.String()))
+		if code != 6 || !strings.Contains(errors, "(app_starting)") {
+			t.Fatalf("exit code %d, want 6; output %q\n%s", code, out, errors)
+		}
+		if out == "trapped\ntold\n" && strings.Contains(errors, "it answers 507") {
+			return
+		}
+		if timeout > patience/2 {
+			t.Fatalf("within %s: output %q\n%s", timeout, out, errors)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -21,11 +22,12 @@ func notifyAll(c chan<- os.Signal) (stop func()) {
 // child is a command that runs.
 type child struct {
 	process *os.Process
-	done    chan struct{} // closed when it has ended
-	code    exitCode      // then
+	done    chan struct{}  // closed when it has ended
+	code    exitCode       // then
+	key     syscall.Signal // 0: no key is known to have ended it
 }
 
-func startChild(c *command, env []string, _ chan<- os.Signal) (*child, error) {
+func startChild(c *command, env []string) (*child, error) {
 	p, err := os.StartProcess(c.path, c.args, &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	if err != nil {
 		return nil, err
@@ -52,6 +54,9 @@ func (c *child) kill() {
 	exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(c.process.Pid)).Run()
 	c.process.Kill() // where there is no taskkill
 }
+
+// endBy does nothing: no key is known here.
+func endBy(syscall.Signal) {}
 
 // sweep does nothing: what a command leaves behind cannot be found here.
 func (c *child) sweep(context.Context, time.Duration) (left int) { return 0 }

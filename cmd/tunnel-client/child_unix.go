@@ -33,17 +33,17 @@ func notifyAll(c chan<- os.Signal) (stop func()) {
 // child is a command that runs in a process group of its own, which has the terminal while
 // this process's group would have it.
 type child struct {
-	pid     int
-	before  []int // children of this process that are not the command's
-	tty     *terminal
-	signals chan<- os.Signal // where this process's signals go
-	done    chan struct{}    // closed when the command has ended
-	code    exitCode         // then
+	pid    int
+	before []int // children of this process that are not the command's
+	tty    *terminal
+	done   chan struct{}  // closed when the command has ended
+	code   exitCode       // then
+	key    syscall.Signal // by which a key of the terminal ended it; 0: none did
 }
 
-// startChild starts the command. signals is where notifyAll has them sent.
-func startChild(c *command, env []string, signals chan<- os.Signal) (*child, error) {
-	one := &child{signals: signals, done: make(chan struct{})}
+// startChild starts the command.
+func startChild(c *command, env []string) (*child, error) {
+	one := &child{done: make(chan struct{})}
 	started := make(chan error)
 	go one.live(c, env, started)
 	if err := <-started; err != nil {
@@ -97,12 +97,27 @@ func (c *child) ended(status syscall.WaitStatus) {
 	}
 	c.code = exitSignal + exitCode(status.Signal())
 	if s := status.Signal(); had && (s == syscall.SIGINT || s == syscall.SIGQUIT) {
-		// A key did that. A script that runs this program would have got the signal, too,
-		// and not go on with its next line.
+		c.key = s
+	}
+}
+
+// endBy has s end this process and its group, as a key would have that ended a command
+// run alone: a script that runs this program then does not go on with its next line.
+// Shells look at what their child ended by, and not at whether they got the signal
+// themselves. It returns where s is ignored, and with SIGQUIT, at which Go would print
+// all goroutines.
+func endBy(s syscall.Signal) {
+	if signal.Ignored(s) {
+		return
+	}
+	if s == syscall.SIGQUIT {
 		signal.Ignore(s)
 		syscall.Kill(0, s)
-		signal.Notify(c.signals, s)
+		return
 	}
+	signal.Reset(s)
+	syscall.Kill(0, s)
+	time.Sleep(time.Minute) // another thread may be the one that gets it
 }
 
 // signal passes s on to the command's group.

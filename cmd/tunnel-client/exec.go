@@ -44,6 +44,10 @@ func (p process) execCommand() *cli.Command {
 				return usageError{err}
 			}
 			err = p.exec(c.Context, config)
+			if key, ok := err.(keyError); ok {
+				endBy(key.signal)
+				return key.exitCode
+			}
 			if code, ok := err.(exitCode); ok {
 				return code // COMMAND's own, or a signal's: there is nothing to tell
 			}
@@ -108,7 +112,8 @@ type execution struct {
 }
 
 // exec claims the name, runs the command, and gives the name back when it has ended. The
-// error is an exitCode where the command ended with another than 0.
+// error is an exitCode where the command ended with another than 0, and a keyError where
+// that was a key's doing.
 func (p process) exec(ctx context.Context, c *config) error {
 	path, err := findCommand(c.command.args[0])
 	if err != nil {
@@ -137,7 +142,7 @@ func (p process) exec(ctx context.Context, c *config) error {
 	if err != nil {
 		return err
 	}
-	child, err := startChild(c.command, c.command.environ(l.URL()), e.signals)
+	child, err := startChild(c.command, c.command.environ(l.URL()))
 	if err != nil {
 		l.Close()
 		return commandError{exitNotExecutable, fmt.Errorf("%s: %w", c.command.args[0], err)}
@@ -191,6 +196,8 @@ func (e *execution) run(l endpoint, c *child) error {
 	switch {
 	case failure != nil:
 		return failure
+	case c.key != 0:
+		return keyError{c.code, c.key}
 	case c.code != 0:
 		return c.code
 	}
@@ -272,6 +279,12 @@ func asksForEnd(s os.Signal) bool { return s == os.Interrupt || s == syscall.SIG
 // endsBefore reports whether s is one that ends exec while there is no command.
 func endsBefore(s os.Signal) bool {
 	return asksForEnd(s) || s == syscall.SIGHUP || s == syscall.SIGQUIT
+}
+
+// keyError says that a key of the terminal, such as Ctrl-C, has ended the command.
+type keyError struct {
+	exitCode
+	signal syscall.Signal
 }
 
 // endedError is the cause of a tunnel's end when its command has ended.

@@ -83,6 +83,7 @@ func (c *config) awaitApp(ctx context.Context) error {
 		within, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
+	due, limited := within.Deadline()
 	var last error
 	for {
 		one, cancel := context.WithTimeout(within, lookTime)
@@ -91,8 +92,8 @@ func (c *config) awaitApp(ctx context.Context) error {
 		switch {
 		case err == nil:
 			return nil
-		case within.Err() == nil || last == nil:
-			last = err // else it would only say that time is up
+		case last == nil || !limited || time.Now().Before(due):
+			last = err // else it would only say that time is up, which a dial may notice before ctx
 		}
 		select {
 		case <-within.Done():
