@@ -215,7 +215,6 @@ func TestExecSignals(t *testing.T) {
 	interrupted := start(t, execCommand(script, "--server", s.url, "--target", rig.FreePort(t), "--grace", "300ms"))
 	interrupted.out.await(t, "trapped")
 	interrupted.signal(t, os.Interrupt)
-	interrupted.out.await(t, "got INT")
 	if code := interrupted.exit(t); code != 137 { // it goes on, and --grace is over
 		t.Errorf("exit code %d, want 137", code)
 	}
