@@ -52,6 +52,7 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	f.listen = tunnel.Options{Kind: kindOf(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
+	f.listen.Generation = c.Uint64("generation")
 	dir, isDir, err := folder(c)
 	if err != nil {
 		return nil, err
@@ -79,6 +80,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		if err := protocol.CheckName(f.listen.Name); err != nil {
 			return nil, fmt.Errorf("--name: %w", err)
 		}
+	}
+	if f.listen.Generation != 0 && f.listen.Name == "" {
+		return nil, errors.New("--generation orders the clients of one name: add --name")
 	}
 	if f.listen.Domains, err = domains(c.StringSlice("domain")); err != nil {
 		return nil, err
@@ -109,6 +113,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	if f.listen.Private {
 		if f.listen.Upstream = nil; f.listen.Port != 0 {
 			return nil, errors.New("--private has no public port: leave --remote-port out")
+		}
+		if f.listen.Generation != 0 {
+			return nil, errors.New("--private endpoints have no generations: leave --generation out")
 		}
 	}
 	if c.Command.Name == "exec" {
@@ -144,6 +151,8 @@ func (f *config) reverse(origin string) error {
 		return nil
 	case f.listen.Kind != protocol.KindHTTP:
 		return fmt.Errorf("--transport ptth carries HTTP alone, not %s: use another transport", f.listen.Kind)
+	case f.listen.Generation != 0:
+		return errors.New("--generation needs a server that knows it, which PTTH has no word for: use another --transport")
 	case f.listen.Private:
 		return errors.New("--private needs streams, which PTTH has not: use another --transport")
 	case f.listen.Visitor:

@@ -107,6 +107,7 @@ func httpFlags() []cli.Flag {
 func siteFlags() []cli.Flag {
 	return []cli.Flag{
 		domainFlag(),
+		&cli.Uint64Flag{Name: "generation", DefaultText: "none", Usage: "`N` that orders clients with the same token and --name, such as a CI run's number: the highest takes the name over, and a lower one is refused", EnvVars: env("generation")},
 		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
 	}
 }

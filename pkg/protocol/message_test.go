@@ -18,7 +18,7 @@ func samples() map[string]*Message {
 	return map[string]*Message{
 		"hello":   {Hello: &Hello{Versions: []int{1, 2}, Agent: "tunnel-client/1.2.3", Resume: "secret", Connect: true}},
 		"welcome": {Welcome: &Welcome{Version: 1, Agent: "tunnel-server/1.2.3", Resume: "secret", Resumed: true, Connect: true}},
-		"bind":    {Bind: &Bind{ID: 7, Kind: KindHTTP, Name: "demo", Port: 20001, Domains: []string{"app.example.org"}, Private: true, Upstream: &Upstream{Scheme: "https", Host: "localhost:8443"}, Visitor: true}},
+		"bind":    {Bind: &Bind{ID: 7, Kind: KindHTTP, Name: "demo", Generation: 42, Port: 20001, Domains: []string{"app.example.org"}, Private: true, Upstream: &Upstream{Scheme: "https", Host: "localhost:8443"}, Visitor: true}},
 		"bound":   {Bound: &Bound{ID: 7, Name: "demo", URL: "https://demo.example.com", Port: 20001, URLs: []string{"https://app.example.org"}, Error: e}},
 		"unbind":  {Unbind: &Unbind{Name: "demo"}},
 		"drain":   {Drain: &Drain{Reason: "the server is shutting down"}},
