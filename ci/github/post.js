@@ -8,7 +8,7 @@ const { input, saved, say, show } = require("./workflow.js");
 
 async function main() {
   if (saved("pid")) {
-    await client.stop(Number(saved("pid")));
+    await attempt(() => client.stop(Number(saved("pid"))));
     show("What tunnel-client and the app have printed", client.read(saved("log")));
   }
   const github = new GitHub({
