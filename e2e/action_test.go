@@ -300,6 +300,7 @@ func TestActionCancel(t *testing.T) {
 	})
 	main.signal(t, os.Interrupt)
 	main.exit(t)
+	main.kill() // its group: what is of the step ends with it
 	if j.gone() {
 		t.Error("the client is gone before the job's end")
 	}
