@@ -52,7 +52,6 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	f.listen = tunnel.Options{Kind: kindOf(c.Command.Name), Name: c.String("name"), Private: c.Bool("private"), Retry: c.Bool("retry")}
-	f.listen.Generation = c.Uint64("generation")
 	dir, isDir, err := folder(c)
 	if err != nil {
 		return nil, err
@@ -76,13 +75,8 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 			return nil, err
 		}
 	}
-	if f.listen.Name != "" {
-		if err := protocol.CheckName(f.listen.Name); err != nil {
-			return nil, fmt.Errorf("--name: %w", err)
-		}
-	}
-	if f.listen.Generation != 0 && f.listen.Name == "" {
-		return nil, errors.New("--generation orders the clients of one name: add --name")
+	if err := f.checkName(c); err != nil {
+		return nil, err
 	}
 	if f.listen.Domains, err = domains(c.StringSlice("domain")); err != nil {
 		return nil, err
@@ -126,6 +120,18 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	f.client.Log = f.log
 	f.hasToken = f.client.Token != ""
 	return f, nil
+}
+
+// checkName checks --name, and reads --generation.
+func (f *config) checkName(c *cli.Context) error {
+	f.listen.Generation = c.Uint64("generation")
+	switch err := protocol.CheckName(f.listen.Name); {
+	case f.listen.Name == "" && f.listen.Generation != 0:
+		return errors.New("--generation orders the clients of one name: add --name")
+	case f.listen.Name != "" && err != nil:
+		return fmt.Errorf("--name: %w", err)
+	}
+	return nil
 }
 
 // proxyProtocol reads --proxy-protocol.
