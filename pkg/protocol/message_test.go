@@ -81,7 +81,7 @@ func TestWire(t *testing.T) {
 	for name, want := range map[string]string{
 		"hello":   `{"hello":{"versions":[1,2],"agent":"tunnel-client/1.2.3","resume":"secret","connect":true}}`,
 		"welcome": `{"welcome":{"version":1,"agent":"tunnel-server/1.2.3","resume":"secret","resumed":true,"connect":true}}`,
-		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","port":20001,"domains":["app.example.org"],"private":true,"upstream":{"scheme":"https","host":"localhost:8443"},"visitor":true}}`,
+		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","generation":42,"port":20001,"domains":["app.example.org"],"private":true,"upstream":{"scheme":"https","host":"localhost:8443"},"visitor":true}}`,
 		"bound":   `{"bound":{"id":7,"name":"demo","url":"https://demo.example.com","port":20001,"urls":["https://app.example.org"],"error":{"code":"name_taken","message":"\"demo\" is taken","hint":"choose \u003canother\u003e"}}}`,
 		"unbind":  `{"unbind":{"name":"demo"}}`,
 		"drain":   `{"drain":{"reason":"the server is shutting down"}}`,
