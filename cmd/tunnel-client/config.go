@@ -30,6 +30,7 @@ type config struct {
 	client    *tunnel.Client
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
+	command   *command                     // of exec; nil: the user runs the app
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
 	links     *links                       // of kind HTTP; nil: none
 	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
@@ -63,11 +64,11 @@ func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
 		return nil, err
 	}
 	if !isDir {
-		if f.target, err = target(f.listen.Kind, c.Args().Slice()); err != nil {
+		if f.target, err = targetOf(c, f.listen.Kind); err != nil {
 			return nil, err
 		}
 	}
-	for _, name := range []string{"app-timeout", "grace", "idle-timeout"} {
+	for _, name := range []string{"app-timeout", "grace", "idle-timeout", "wait-timeout"} {
 		if c.Duration(name) < 0 {
 			return nil, fmt.Errorf("--%s %s is negative", name, c.Duration(name))
 		}
@@ -81,10 +82,8 @@ func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
 			return nil, err
 		}
 	}
-	if f.listen.Name != "" {
-		if err := protocol.CheckName(f.listen.Name); err != nil {
-			return nil, fmt.Errorf("--name: %w", err)
-		}
+	if err := f.checkName(c); err != nil {
+		return nil, err
 	}
 	if err := f.configureShare(c); err != nil {
 		return nil, err
@@ -119,10 +118,30 @@ func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
 		if f.listen.Upstream = nil; f.listen.Port != 0 {
 			return nil, errors.New("--private has no public port: leave --remote-port out")
 		}
+		if f.listen.Generation != 0 {
+			return nil, errors.New("--private endpoints have no generations: leave --generation out")
+		}
+	}
+	if c.Command.Name == "exec" {
+		if f.command, err = newCommand(c, f); err != nil {
+			return nil, err
+		}
 	}
 	f.client.Log = f.log
 	f.hasToken = f.client.Token != ""
 	return f, nil
+}
+
+// checkName checks --name, and reads --generation.
+func (f *config) checkName(c *cli.Context) error {
+	f.listen.Generation = c.Uint64("generation")
+	switch err := protocol.CheckName(f.listen.Name); {
+	case f.listen.Name == "" && f.listen.Generation != 0:
+		return errors.New("--generation orders the clients of one name: add --name")
+	case f.listen.Name != "" && err != nil:
+		return fmt.Errorf("--name: %w", err)
+	}
+	return nil
 }
 
 // proxyProtocol reads --proxy-protocol.
@@ -148,6 +167,8 @@ func (f *config) reverse(origin string) error {
 		return nil
 	case f.listen.Kind != protocol.KindHTTP:
 		return fmt.Errorf("--transport ptth carries HTTP alone, not %s: use another transport", f.listen.Kind)
+	case f.listen.Generation != 0:
+		return errors.New("--generation needs a server that knows it, which PTTH has no word for: use another --transport")
 	case f.listen.Private:
 		return errors.New("--private needs streams, which PTTH has not: use another --transport")
 	case f.listen.Share != nil, f.links != nil:
@@ -222,6 +243,30 @@ func logger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format %q: use text or json", format)
 	}
+}
+
+// kindOf is what a command exposes.
+func kindOf(command string) protocol.Kind {
+	if command == "exec" || command == "file" {
+		return protocol.KindHTTP
+	}
+	return protocol.Kind(command)
+}
+
+// targetOf is the local app, which exec has in a flag, as its arguments are COMMAND's.
+func targetOf(c *cli.Context, kind protocol.Kind) (forward.Target, error) {
+	if c.Command.Name != "exec" {
+		return target(kind, c.Args().Slice())
+	}
+	given := c.String("target")
+	if given == "" {
+		return forward.Target{}, errors.New("exec needs --target, where COMMAND listens: tunnel-client exec --target 3000 -- npm start (see tunnel-client exec --help)")
+	}
+	t, err := forward.ParseTarget(given)
+	if err != nil {
+		return t, fmt.Errorf("--target: %w", err)
+	}
+	return t, nil
 }
 
 func target(kind protocol.Kind, args []string) (forward.Target, error) {

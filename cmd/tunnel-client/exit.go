@@ -22,7 +22,12 @@ const (
 	exitAuth        exitCode = 3
 	exitTaken       exitCode = 4
 	exitUnreachable exitCode = 5
-	exitSignal      exitCode = 128 // and the signal's number, as shells have it
+	exitNotReady    exitCode = 6
+
+	// Of exec's COMMAND, as shells have them.
+	exitNotExecutable exitCode = 126
+	exitNotFound      exitCode = 127
+	exitSignal        exitCode = 128 // and the signal's number, as shells have it
 )
 
 func (c exitCode) Error() string { return "exit code " + strconv.Itoa(int(c)) }
@@ -51,7 +56,13 @@ func codeOf(err error) exitCode {
 	var config *tunnel.ConfigError
 	var said *protocol.Error
 	var signaled signalError
+	var command commandError
+	var late notReadyError
 	switch {
+	case errors.As(err, &command):
+		return command.code
+	case errors.As(err, &late):
+		return exitNotReady
 	case errors.As(err, &usage), errors.As(err, &config):
 		return exitUsage
 	case errors.As(err, &signaled):
@@ -107,7 +118,10 @@ const checkServer = "check --server, it is the URL of the tunnel server itself"
 // explain returns err's code, or "", its cause and the way out, or "".
 func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 	var said *protocol.Error
+	var late notReadyError
 	switch {
+	case errors.As(err, &late):
+		code, cause, hint = protocol.AppStarting, err.Error(), "look at what it printed, check --target and --wait, or raise --wait-timeout"
 	case errors.As(err, &said):
 		code, cause, hint = said.Code, said.Message, said.Hint
 		switch {

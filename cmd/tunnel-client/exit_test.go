@@ -43,6 +43,8 @@ func TestExitCodes(t *testing.T) {
 		{lostError{said(protocol.NameTaken)}, 4},
 		{lostError{said(protocol.Draining)}, 1},
 		{lostError{said(protocol.ProtocolViolation)}, 1},
+		{notReadyError{last: said(protocol.Unauthorized)}, 6},
+		{commandError{exitNotFound, errors.New("no")}, 127},
 		{signalError{os.Interrupt}, 130},
 		{signalError{syscall.SIGTERM}, 143},
 	} {

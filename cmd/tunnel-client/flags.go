@@ -28,6 +28,27 @@ The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends 
 Exit codes: 0 clean, 1 runtime, 2 usage or configuration, 3 authentication, 4 name taken,
 5 server unreachable at the first attempt.`
 
+const execDescription = `Claims the name, runs COMMAND with its public URL in TUNNEL_URL, and ends with COMMAND's
+exit code. Everything behind the first word that is no option is COMMAND's; -- may stand before it.
+
+Until the app is ready visitors get 503 with Retry-After. It is ready when TARGET takes
+connections, or when --wait URL answers; then --url-file is written. An app that is not ready
+within --wait-timeout is ended.
+
+Signals are passed on to COMMAND and all in its process group: SIGINT, SIGTERM, SIGHUP,
+SIGQUIT, SIGUSR1, SIGUSR2. After the first SIGINT or SIGTERM it has --grace to end in; the
+second one kills it. At a terminal the keys, such as Ctrl-C and Ctrl-Z, are COMMAND's, as if it
+were run alone. When it has ended, so is what it started and left behind, on Linux also what
+went into the background as a daemon. If the tunnel ends for good, COMMAND is ended.
+
+Standard input, output and error are COMMAND's. What this program has to say, also with --json,
+goes to standard error. COMMAND does not see TUNNEL_TOKEN.
+
+Exit codes: COMMAND's, or 128 and the signal's number where one ended it; 127 COMMAND not found,
+126 COMMAND cannot be run; 1 runtime, 2 usage or configuration, 3 authentication, 4 name taken,
+5 server unreachable at the first attempt, 6 the app was not ready in time. With 2 to 5, 126 and
+127 COMMAND was not run, unless the tunnel ended meanwhile.`
+
 const tcpDescription = `TARGET is where the local app takes connections: 22, host:port, tcp://host:port or
 unix:/path. Options may stand before and after it.
 
@@ -92,8 +113,19 @@ func httpFlags() []cli.Flag {
 func siteFlags() []cli.Flag {
 	return append(shareFlags(),
 		domainFlag(),
+		&cli.Uint64Flag{Name: "generation", DefaultText: "none", Usage: "`N` that orders clients with the same token and --name, such as a CI run's number: the highest takes the name over, and a lower one is refused", EnvVars: env("generation")},
 		str("origin", "", "NAME's, which the server tells", "`URL` that a proxy that is not ours is to send here by --transport ptth, such as https://app.example.com"),
 	)
+}
+
+// execFlags are those of exec.
+func execFlags() []cli.Flag {
+	return append([]cli.Flag{
+		str("target", "", "it is needed", "`TARGET` is where COMMAND listens: 3000, host:port, http://host, https://host, h2c://host or unix:/path"),
+		yes("set-port", "set PORT for COMMAND to the port of --target"),
+		str("wait", "", "TARGET takes connections", "`URL` that answers with a status below 400 when the app is ready, such as http://localhost:3000/healthz"),
+		span("wait-timeout", time.Minute, "`TIME` that the app may take to be ready; 0 is without limit"),
+	}, httpFlags()...)
 }
 
 // tcpFlags are those of tcp.

@@ -24,6 +24,7 @@ func TestFlagsFirst(t *testing.T) {
 		{"http 3000 --json --name", "http --json --name"},
 		{"http -", "http -- -"},
 		{"http", "http --"},
+		{"exec --target 3000 sh -c x --name y", "exec --target 3000 sh -c x --name y"},
 		{"--version", "--version"},
 		{"--name http 3000", "--name http -- 3000"},
 		{"version --json x", "version --json x"},
@@ -38,7 +39,7 @@ func TestFlagsFirst(t *testing.T) {
 }
 
 func TestEachFlagHasAVariable(t *testing.T) {
-	for _, f := range httpFlags() {
+	for _, f := range execFlags() { // which has http's
 		name := f.Names()[0]
 		want := "TUNNEL_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		if vars := f.(cli.DocGenerationFlag).GetEnvVars(); len(vars) != 1 || vars[0] != want {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/revtun/tunnel/internal/files"
 	"github.com/revtun/tunnel/internal/forward"
-	"github.com/revtun/tunnel/pkg/protocol"
 )
 
 const fileDescription = `DIR is a folder, such as . or ./dist. Its files can be had, and nothing outside of it: links
@@ -45,14 +44,6 @@ func hidden(f *cli.BoolFlag) *cli.BoolFlag {
 	return f
 }
 
-// kindOf is what the endpoints of a command carry.
-func kindOf(command string) protocol.Kind {
-	if command == "file" {
-		return protocol.KindHTTP
-	}
-	return protocol.Kind(command)
-}
-
 // folder returns the folder that is to be served, where it is one.
 func folder(c *cli.Context) (dir string, ok bool, err error) {
 	args, command := c.Args().Slice(), c.Command.Name
@@ -69,7 +60,7 @@ func folder(c *cli.Context) (dir string, ok bool, err error) {
 		return "", false, errors.New("DIR is empty: use . for the folder that you are in")
 	case command == "file":
 		return args[0], true, nil
-	case command == "http" && (c.Bool("spa") || c.Bool("hidden")):
+	case (command == "http" || command == "exec") && (c.Bool("spa") || c.Bool("hidden")):
 		return "", false, errors.New("--spa and --hidden are for folders: use tunnel-client file DIR, or http file:///DIR")
 	}
 	return "", false, nil

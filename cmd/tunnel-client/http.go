@@ -32,7 +32,7 @@ func (p process) exposeUntil(drain, end context.Context, c *config) error {
 	}
 	defer file.remove()
 	if c.exposesToken() {
-		c.log.Warn("the token crosses the network in the clear: use an https:// server", "server", c.client.Server)
+		c.log.Warn(tokenInTheClear, "server", c.client.Server)
 	}
 	x := newExposed(p, c)
 	defer x.out.close()
@@ -57,6 +57,8 @@ func (p process) exposeUntil(drain, end context.Context, c *config) error {
 	}
 	return x.serve(drain, end, l)
 }
+
+const tokenInTheClear = "the token crosses the network in the clear: use an https:// server"
 
 // exposed is one local app behind its public name.
 type exposed struct {
@@ -104,6 +106,9 @@ func newExposed(p process, c *config) *exposed {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
 		o.Done = x.out.request
+		if c.command != nil {
+			o.Ready = c.command.ready.Load
+		}
 		x.app = forward.New(c.target, o) // which o.Handler may answer for
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
@@ -147,7 +152,7 @@ func (x *exposed) serve(drain, end context.Context, l endpoint) error {
 		tasks.Go(func() { x.terminate.run(serving) })
 	}
 	tasks.Go(func() { measure(serving, x.out, l) })
-	if !x.json && x.forward.Handler == nil {
+	if !x.json && x.forward.Handler == nil && x.command == nil {
 		tasks.Go(func() { x.lookForApp(serving) })
 	}
 	var err error

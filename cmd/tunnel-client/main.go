@@ -64,6 +64,7 @@ func run(ctx context.Context, p process) int {
 			p.exposing("tcp", "expose a local app by a port of the server", tcpDescription),
 			p.exposing("tls", "expose a local app by TLS that the server cannot look into", tlsDescription),
 			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
+			p.execCommand(),
 			p.connectCommand(),
 			p.doctorCommand(),
 			p.startCommand(),

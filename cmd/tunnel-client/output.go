@@ -54,6 +54,10 @@ func newOutput(p process, c *config) output {
 	switch {
 	case c.shared != nil:
 		return c.shared
+	case c.command != nil && c.json:
+		return &jsonLines{w: p.stderr, log: c.log} // the other is the command's
+	case c.command != nil:
+		return &logLines{log: c.log}
 	case c.json:
 		return &jsonLines{w: p.stdout, log: c.log}
 	case isTerminal(p.stdout) && drawable(p.stdout.(*os.File)):
@@ -107,7 +111,7 @@ func (j *jsonLines) change(c change) {
 	e := json.NewEncoder(j.w)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(line); err != nil {
-		j.log.Warn("standard output cannot be written", "err", err)
+		j.log.Warn("the events cannot be written", "err", err)
 	}
 }
 

@@ -39,6 +39,7 @@ var explanations = map[protocol.Code]explanation{
 	protocol.LinkRequired:    {"Link needed", "This address is shared by a link, and it was not opened in this browser; or it was taken back.", "Open the whole link that you were given, or ask for a new one."},
 	protocol.LinkExpired:     {"Link has expired", "The link's time is over.", "Ask whoever gave it to you for a new one."},
 	protocol.Ended:           {"Preview ended", "The time that this address was to be shared for is over.", "Ask whoever gave you the address to share it again."},
+	protocol.AppStarting:     {"App is starting", "The tunnel is up, and the app behind it is not ready yet.", "Try again in a moment."},
 	protocol.AppTimeout:      {"App does not answer", "The app took too long to answer.", "Look into the app's log, or raise --app-timeout on tunnel-client."},
 }
 

@@ -25,6 +25,7 @@ var statuses = map[protocol.Code]int{
 	protocol.Overloaded: 503, protocol.ClientOffline: 503, protocol.AppTimeout: 504,
 	protocol.VisitorRefused: 403, protocol.LoginRequired: 401, protocol.LoginThrottled: 429,
 	protocol.LinkRequired: 403, protocol.LinkExpired: 403, protocol.Ended: 410,
+	protocol.AppStarting: 503,
 }
 
 func fail(r *http.Request, code protocol.Code) *http.Response {

@@ -338,7 +338,7 @@ func codeOf(err error) protocol.Code {
 		return protocol.ClientOffline
 	case errors.As(err, &client):
 		switch client.code {
-		case protocol.AppRefused, protocol.AppTimeout, protocol.AppBadResponse, protocol.Overloaded, protocol.BadRequest:
+		case protocol.AppRefused, protocol.AppStarting, protocol.AppTimeout, protocol.AppBadResponse, protocol.Overloaded, protocol.BadRequest:
 			return client.code
 		}
 		return protocol.AppBadResponse

@@ -71,6 +71,9 @@ type Options struct {
 	Upstream *protocol.Upstream
 	// Handler answers in place of an app: the target is not called. Nil: it is.
 	Handler http.Handler
+	// Ready reports whether the app takes requests. Until it does they are answered with
+	// [protocol.AppStarting], and the app is not called. Nil: it does.
+	Ready func() bool
 	// Done is called after each request. May be nil.
 	Done func(Exchange)
 	// Log gets why requests failed. Nil discards.
@@ -205,7 +208,12 @@ func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
 		panic(http.ErrAbortHandler) // the visitor has gone
 	}
 	code := codeOf(err)
-	f.o.Log.Warn("request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
+	level := slog.LevelWarn
+	if code == protocol.AppStarting {
+		level = slog.LevelDebug // visitors who wait would fill the log
+		w.Header().Set("Retry-After", "2")
+	}
+	f.o.Log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.EscapedPath(), "target", f.target.String(), "code", string(code), "err", err)
 	w.Header().Set(protocol.HeaderError, string(code))
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(code.Status())
@@ -216,10 +224,16 @@ func (f *HTTP) serve(w http.ResponseWriter, r *http.Request) protocol.Code {
 // proxy would do so, and the server choose what the client's machine dials (S18).
 var errDestination = errors.New("request is for a proxy")
 
+// errStarting is of a request that came before the app was ready for it.
+var errStarting = errors.New("the app is not ready yet")
+
 // pass is the last hop: the request goes to the app as it came.
 func (f *HTTP) pass(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodConnect || r.RequestURI != "*" && !strings.HasPrefix(r.RequestURI, "/") {
 		return errDestination
+	}
+	if f.o.Ready != nil && !f.o.Ready() {
+		return errStarting
 	}
 	if f.o.Handler != nil {
 		f.o.Handler.ServeHTTP(w, r)
@@ -308,6 +322,8 @@ func codeOf(err error) protocol.Code {
 	switch {
 	case errors.Is(err, errDestination), errors.Is(err, proxy.ErrInvalidRequest), errors.Is(err, proxy.ErrRequestBody):
 		return protocol.BadRequest
+	case errors.Is(err, errStarting):
+		return protocol.AppStarting
 	case errors.Is(err, proxy.ErrHeaderTimeout), errors.As(err, &timeout) && timeout.Timeout():
 		return protocol.AppTimeout
 	case errors.As(err, &dial) && dial.Op == "dial":

@@ -70,6 +70,9 @@ func (m *Memory) Bind(ctx context.Context, r *Route) (Release, error) {
 			}
 			return release, nil
 		}
+		if living != nil && r.before(living.route) {
+			return nil, fmt.Errorf("bind %s: %w", r.Name, ErrNewer)
+		}
 		if living == nil || dead != nil || m.alive(ctx, living.route) {
 			return nil, fmt.Errorf("bind %s: %w", r.Name, ErrTaken)
 		}
@@ -77,10 +80,10 @@ func (m *Memory) Bind(ctx context.Context, r *Route) (Release, error) {
 	}
 }
 
-// claim gives r its name where that is free, r's owner's, or bound by dead.
-// Otherwise release is nil, and living is the entry whose route r's owner may
-// ask for a sign of life, if it is one; with a release it is the one that r
-// replaced.
+// claim gives r its name where that is free, held for r's owner, or bound by dead or
+// by an earlier generation. Otherwise release is nil, and living is the entry whose
+// route r's owner may ask for a sign of life, if it is one, or a later generation's;
+// with a release it is the one that r replaced.
 func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -93,9 +96,11 @@ func (m *Memory) claim(r *Route, dead *entry) (release Release, living *entry) {
 		}
 	case e.route.Owner != r.Owner:
 		return nil, nil
+	case r.before(e.route):
+		return nil, e
 	case e.held != nil:
 		m.unhold(e)
-	case e != dead:
+	case e != dead && !e.route.before(r):
 		return nil, e
 	default:
 		living = e
@@ -138,7 +143,7 @@ func (m *Memory) release(bound *entry, d time.Duration) {
 	}
 	h := &hold{until: time.Now().Add(d), changed: make(chan struct{})}
 	h.silent = bound.route.Silent != nil && bound.route.Silent()
-	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Group: bound.route.group(), Kind: bound.route.Kind, Ends: bound.route.Ends}, held: h}
+	held := &entry{route: &Route{Name: name, Owner: bound.route.Owner, Group: bound.route.group(), Kind: bound.route.Kind, Generation: bound.route.Generation, Ends: bound.route.Ends}, held: h}
 	// The timer counts monotonic time: a clock that is set moves no hold.
 	h.timer = time.AfterFunc(d, func() { m.expire(held) })
 	m.names[name] = held

@@ -6,6 +6,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,8 +21,10 @@ import (
 type Registry interface {
 	// Bind claims r.Name for r. It replaces a name that is free, whose hold has
 	// passed, or which is held for r.Owner. A name that is bound to the same owner
-	// is replaced only where the old route's Alive says that its client is gone.
-	// Otherwise the error wraps [ErrTaken]; a cancelled ctx is its error.
+	// is replaced only where the old route's Alive says that its client is gone, or
+	// r is of a later generation. One that is bound to or held for a later generation
+	// than r's is not: the error wraps [ErrNewer]. Otherwise the error wraps [ErrTaken];
+	// a cancelled ctx is its error.
 	Bind(ctx context.Context, r *Route) (Release, error)
 	// Lookup returns the route of name. The error wraps [ErrUnknown] or [ErrEnded], or
 	// is an [*OfflineError] while the name is held for a client that dropped. It does
@@ -39,11 +42,14 @@ type Release func(hold time.Duration)
 // Route is a name and the way to reach its client. It is never changed once
 // bound.
 type Route struct {
-	Name   string
-	Owner  string // who may take the name over: an auth.Identity's ID
-	Group  string // whose holds its hold is counted with; "": Owner
-	Kind   protocol.Kind
-	Policy *policy.Policy
+	Name  string
+	Owner string // who may take the name over: an auth.Identity's ID
+	Group string // whose holds its hold is counted with; "": Owner
+	Kind  protocol.Kind
+	// Generation orders routes of one owner and name: the highest has it. 0: it has
+	// no order to others.
+	Generation uint64
+	Policy     *policy.Policy
 	// Ends is when the route's time is over: whoever looks it up gets [ErrEnded] from then
 	// on, and the name is anybody's. The zero time: never.
 	Ends time.Time
@@ -60,8 +66,13 @@ type Route struct {
 	// because nothing had come from it for long; nil: no.
 	Silent func() bool
 	// Lost is called when the name went to another route because Alive gave no
-	// sign; nil: nobody is told.
+	// sign, or because that is of a later generation; nil: nobody is told.
 	Lost func()
+}
+
+// before reports whether r is of an earlier generation than other.
+func (r *Route) before(other *Route) bool {
+	return r.Generation != 0 && r.Generation < other.Generation
 }
 
 // Info is what List tells of a name.
@@ -80,6 +91,8 @@ var (
 	ErrTaken = errors.New("name is taken")
 	// ErrEnded says that the name's route has come to the end of its time, not long ago.
 	ErrEnded = errors.New("its time is over")
+	// ErrNewer is the ErrTaken of a name that a later generation has.
+	ErrNewer = fmt.Errorf("a later generation has it: %w", ErrTaken)
 )
 
 // OfflineError says that the name's client dropped and may come back.

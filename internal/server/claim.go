@@ -57,7 +57,7 @@ func (s *session) claim(b *protocol.Bind) (*protocol.Bound, error) {
 func (s *session) claimHTTP(b *protocol.Bind, p *policy.Policy) (*protocol.Bound, error) {
 	var route *registry.Route
 	name, err := named(b.Name, func(name string) error {
-		route = &registry.Route{Name: name, Kind: protocol.KindHTTP, Policy: p, Ends: ends(b), HTTP: s.pool.Route(name)}
+		route = &registry.Route{Name: name, Kind: protocol.KindHTTP, Generation: b.Generation, Policy: p, Ends: ends(b), HTTP: s.pool.Route(name)}
 		return s.bindRoute(route)
 	})
 	if err != nil {
@@ -202,6 +202,12 @@ func (s *session) bindRoute(route *registry.Route) error {
 	if err != nil {
 		s.pool.Drop()
 	}
+	if errors.Is(err, registry.ErrNewer) {
+		return &protocol.Error{
+			Code: protocol.NameTaken, Message: "a newer client has the name " + name,
+			Hint: "this one is of an earlier generation: choose another name, or a higher --generation",
+		}
+	}
 	if errors.Is(err, registry.ErrTaken) {
 		return &protocol.Error{
 			Code: protocol.NameTaken, Message: "the name " + name + " is taken",
@@ -232,8 +238,8 @@ func (s *session) tryBind(route *registry.Route) error {
 			s.moved(name)
 			return
 		}
-		// It was silent, and may wake up: then it connects again and learns which of
-		// its names are left.
+		// It connects again, one that was silent when it wakes up, and learns which of its
+		// names are left.
 		s.end(&protocol.Error{Code: protocol.SessionFenced, Message: "another client of the same token took the name " + name}, s.server.c.Hold)
 	}
 	release, err := s.server.c.Registry.Bind(context.Background(), route)

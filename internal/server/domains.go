@@ -256,7 +256,7 @@ func (p *proofs) lookUp(ctx context.Context, of proof) (bool, error) {
 // returns their URLs. With an error none is bound, nor is the name any more.
 func (s *session) bindDomains(to *registry.Route, domains []string) (urls []string, err error) {
 	for _, domain := range domains {
-		err := s.tryBind(&registry.Route{Name: domain, Kind: to.Kind, Policy: to.Policy, Ends: to.Ends, HTTP: to.HTTP, Dial: to.Dial})
+		err := s.tryBind(&registry.Route{Name: domain, Kind: to.Kind, Generation: to.Generation, Policy: to.Policy, Ends: to.Ends, HTTP: to.HTTP, Dial: to.Dial})
 		if errors.Is(err, registry.ErrTaken) {
 			err = &protocol.Error{
 				Code: protocol.NameTaken, Message: "the domain " + domain + " is taken",

@@ -22,6 +22,7 @@ const (
 	AppRefused      Code = "app_refused"
 	AppBadResponse  Code = "app_bad_response"
 	AppTimeout      Code = "app_timeout"
+	AppStarting     Code = "app_starting"
 	NoUpgrade       Code = "no_upgrade"
 	VisitorRefused  Code = "visitor_refused"
 	LoginRequired   Code = "login_required"
@@ -116,7 +117,7 @@ func (c Code) Status() int {
 		return http.StatusNotImplemented
 	case AppTimeout:
 		return http.StatusGatewayTimeout
-	case ClientOffline, Overloaded, Draining, TooManySessions, AuthUnavailable, DomainUnverified:
+	case ClientOffline, AppStarting, Overloaded, Draining, TooManySessions, AuthUnavailable, DomainUnverified:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

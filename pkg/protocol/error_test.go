@@ -54,7 +54,7 @@ func codes(t *testing.T) map[Code]string {
 func TestStatus(t *testing.T) {
 	want := map[Code]int{
 		BadRequest: 400, NameUnknown: 404, WrongHost: 421, URITooLong: 414, HeadersTooLarge: 431, Overloaded: 503,
-		ClientOffline: 503, SessionLost: 502, AppRefused: 502, AppBadResponse: 502, AppTimeout: 504, NoUpgrade: 501,
+		ClientOffline: 503, SessionLost: 502, AppRefused: 502, AppBadResponse: 502, AppTimeout: 504, AppStarting: 503, NoUpgrade: 501,
 		Unauthorized: 401, UpgradeRequired: 426, ALPNUnsupported: 406, NotFound: 404, NameTaken: 409, NameInvalid: 400, KindUnsupported: 400,
 		TooManySessions: 503, TooManyNames: 429, Draining: 503, SessionTaken: 409, SessionFenced: 409, TokenRevoked: 401,
 		VersionUnsupported: 400, ProtocolViolation: 400, AuthUnavailable: 503, LoginThrottled: 429, PortUnavailable: 409, Forbidden: 403,

@@ -50,6 +50,9 @@ type Bind struct {
 	ID   int    `json:"id"`             // repeated in the answer
 	Kind Kind   `json:"kind,omitempty"` // default KindHTTP
 	Name string `json:"name,omitempty"` // a DNS label; empty: the server picks one
+	// Generation orders clients of one token that claim the same name of [KindHTTP]
+	// with one: the highest takes it over, and a lower one is refused. 0: none.
+	Generation uint64 `json:"generation,omitempty"`
 	// Port is the public port that is wanted, of [KindTCP] and [KindUDP]. 0: one that
 	// the server picks, which is the same for the same owner and name where it can be.
 	Port int `json:"port,omitempty"`

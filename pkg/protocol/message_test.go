@@ -19,7 +19,7 @@ func samples() map[string]*Message {
 	return map[string]*Message{
 		"hello":   {Hello: &Hello{Versions: []int{1, 2}, Agent: "tunnel-client/1.2.3", Resume: "secret", Connect: true}},
 		"welcome": {Welcome: &Welcome{Version: 1, Agent: "tunnel-server/1.2.3", Resume: "secret", Resumed: true, Connect: true}},
-		"bind":    {Bind: &Bind{ID: 7, Kind: KindHTTP, Name: "demo", Port: 20001, Domains: []string{"app.example.org"}, Private: true, Upstream: &Upstream{Scheme: "https", Host: "localhost:8443"}, Visitor: true, Share: &Share{TTL: 7_200_000, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Response: &Edits{Remove: []string{"Server"}}}}},
+		"bind":    {Bind: &Bind{ID: 7, Kind: KindHTTP, Name: "demo", Generation: 42, Port: 20001, Domains: []string{"app.example.org"}, Private: true, Upstream: &Upstream{Scheme: "https", Host: "localhost:8443"}, Visitor: true, Share: &Share{TTL: 7_200_000, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Response: &Edits{Remove: []string{"Server"}}}}},
 		"bound":   {Bound: &Bound{ID: 7, Name: "demo", URL: "https://demo.example.com", Port: 20001, URLs: []string{"https://app.example.org"}, Enforced: []string{"ttl"}, Error: e}},
 		"unbind":  {Unbind: &Unbind{Name: "demo"}},
 		"drain":   {Drain: &Drain{Reason: "the server is shutting down"}},
@@ -82,7 +82,7 @@ func TestWire(t *testing.T) {
 	for name, want := range map[string]string{
 		"hello":   `{"hello":{"versions":[1,2],"agent":"tunnel-client/1.2.3","resume":"secret","connect":true}}`,
 		"welcome": `{"welcome":{"version":1,"agent":"tunnel-server/1.2.3","resume":"secret","resumed":true,"connect":true}}`,
-		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","port":20001,"domains":["app.example.org"],"private":true,"upstream":{"scheme":"https","host":"localhost:8443"},"visitor":true,"share":{"allow_cidr":["192.0.2.0/24"],"ttl":7200000,"response_headers":{"remove":["Server"]}}}}`,
+		"bind":    `{"bind":{"id":7,"kind":"http","name":"demo","generation":42,"port":20001,"domains":["app.example.org"],"private":true,"upstream":{"scheme":"https","host":"localhost:8443"},"visitor":true,"share":{"allow_cidr":["192.0.2.0/24"],"ttl":7200000,"response_headers":{"remove":["Server"]}}}}`,
 		"bound":   `{"bound":{"id":7,"name":"demo","url":"https://demo.example.com","port":20001,"urls":["https://app.example.org"],"enforced":["ttl"],"error":{"code":"name_taken","message":"\"demo\" is taken","hint":"choose \u003canother\u003e"}}}`,
 		"unbind":  `{"unbind":{"name":"demo"}}`,
 		"drain":   `{"drain":{"reason":"the server is shutting down"}}`,

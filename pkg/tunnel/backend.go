@@ -66,6 +66,8 @@ func (b *Backend) configure() error {
 		return configError("PTTH carries HTTP alone, not %s: use another transport", o.Kind)
 	case o.Private, o.Port != 0:
 		return configError("PTTH has no private endpoints and no ports: use another transport")
+	case o.Generation != 0:
+		return configError("PTTH has no generations: use another transport")
 	case o.Visitor:
 		return configError("PTTH does not have the proxy say who visitors are: use another transport")
 	case o.Share != nil:

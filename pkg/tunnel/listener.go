@@ -45,7 +45,7 @@ func (c *Client) Listen(ctx context.Context, o Options) (*Listener, error) {
 		return nil, err
 	}
 	bind := &protocol.Bind{
-		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Port: o.Port,
+		ID: 1, Kind: cmp.Or(o.Kind, protocol.KindHTTP), Name: o.Name, Generation: o.Generation, Port: o.Port,
 		Domains: slices.Clone(o.Domains), Private: o.Private, Upstream: o.Upstream, Visitor: o.Visitor, Share: o.Share,
 	}
 	l := &Listener{line: c.newLine(dialer, bind), streams: make(chan net.Conn)}

@@ -92,6 +92,7 @@ func TestPTTHOptions(t *testing.T) {
 		"no private":   {Private: true},
 		"no ports":     {Port: 80},
 		"visitors are": {Visitor: true},
+		"generations":  {Name: "demo", Generation: 7},
 		"rewrite":      {Upstream: &protocol.Upstream{Scheme: "http", Host: "localhost"}},
 		"exclude":      {Name: "demo", Origin: "https://app.test"},
 		"is of nobody": {Origin: "null"},

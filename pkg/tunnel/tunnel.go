@@ -85,6 +85,11 @@ type Client struct {
 type Options struct {
 	// Name is the public name, one DNS label; the server picks one when it is "".
 	Name string
+	// Generation, of kind HTTP, orders clients with the same token that claim Name with
+	// one, such as the runs of a CI pipeline: the highest takes the name over from one
+	// that lives, and a lower one is refused with [protocol.NameTaken] while the name is
+	// bound or held. 0: the name is taken over from nobody who lives.
+	Generation uint64
 	// Upstream makes the server rewrite requests and answers as for a local app
 	// that is called by this origin. Nil: they come as they are.
 	Upstream *protocol.Upstream
