@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// Tap is a connection of which somebody else sees what passes. It is to [Splice] what
+// Conn is: ends, aborts and what tells of them are Conn's.
+type Tap struct {
+	net.Conn
+	// Came and Went get what was read and what was written, on the goroutine that reads
+	// or writes. They may not keep or change it.
+	Came, Went func([]byte)
+}
+
+func (t *Tap) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if n > 0 {
+		t.Came(p[:n])
+	}
+	return n, err
+}
+
+func (t *Tap) Write(p []byte) (int, error) {
+	n, err := t.Conn.Write(p)
+	if n > 0 {
+		t.Went(p[:n])
+	}
+	return n, err
+}
+
+// CloseWrite ends the writing side, or all of a connection that has no halves.
+func (t *Tap) CloseWrite() error { return closeWrite(t.Conn) }
+
+// Reset ends the connection so that the peer sees an error.
+func (t *Tap) Reset() error {
+	abort(t.Conn)
+	return nil
+}
+
+// OnAbort passes on what the connection has, see [Splice].
+func (t *Tap) OnAbort(f func()) (stop func() bool) { return onAbort(t.Conn, f) }
+
+// SetLinger is that of a TCP connection; of others it is an error that means nothing.
+func (t *Tap) SetLinger(seconds int) error {
+	if c, ok := t.Conn.(interface{ SetLinger(int) error }); ok {
+		return c.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
+}
+
+// SyscallConn is that of the connection, so that a reset is told from an end.
+func (t *Tap) SyscallConn() (syscall.RawConn, error) {
+	if c, ok := t.Conn.(syscall.Conn); ok {
+		return c.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
