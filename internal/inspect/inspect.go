@@ -208,12 +208,13 @@ type Recorder struct {
 }
 
 // ServeHTTP is Next's, and panics where it does. The request's Body is replaced.
-func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.serve(w, req, 0) }
+func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.serve(w, req, newRecord(req, time.Now()))
+}
 
-// serve is ServeHTTP of a request that replays the one of id original, or none.
-func (r *Recorder) serve(w http.ResponseWriter, req *http.Request, original int64) *record {
-	rec := newRecord(req, time.Now())
-	rec.by, rec.original = r, original
+// serve is ServeHTTP with the record that it fills.
+func (r *Recorder) serve(w http.ResponseWriter, req *http.Request, rec *record) {
+	rec.by = r
 	r.Store.add(rec)
 	a := &answer{ResponseWriter: w, rec: rec, head: req.Method == http.MethodHead}
 	if req.Body != nil && req.Body != http.NoBody {
@@ -223,5 +224,4 @@ func (r *Recorder) serve(w http.ResponseWriter, req *http.Request, original int6
 	defer func() { rec.end(a.Header(), whole) }()
 	r.Next.ServeHTTP(a, req)
 	whole = true
-	return rec
 }

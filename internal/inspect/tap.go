@@ -116,7 +116,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return conn, rw, err
 	}
 	rec.switched = &switched{rec: rec}
-	tap := &proxy.Tap{Conn: conn, Came: rec.switched.came, Went: rec.switched.went}
+	tap := &proxy.Tap{Conn: conn, Came: rec.switched.came, Goes: rec.switched.goes}
 	rw.Writer.Reset(tap)
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	rec.switched.early = bytes.Clone(early)
@@ -150,8 +150,8 @@ func (s *switched) came(p []byte) {
 	s.tell(told)
 }
 
-// went gets what was sent to the visitor.
-func (s *switched) went(p []byte) {
+// goes gets what is sent to the visitor.
+func (s *switched) goes(p []byte) {
 	s.rec.mu.Lock()
 	told := 0
 	if !s.begun {

@@ -10,9 +10,10 @@ import (
 // Conn is: ends, aborts and what tells of them are Conn's.
 type Tap struct {
 	net.Conn
-	// Came and Went get what was read and what was written, on the goroutine that reads
-	// or writes. They may not keep or change it.
-	Came, Went func([]byte)
+	// Came gets what was read, and Goes what is just about to be written, so that an
+	// answer is seen before what the peer says to it. Both are called on the goroutine
+	// that reads or writes, and may not keep or change the bytes.
+	Came, Goes func([]byte)
 }
 
 func (t *Tap) Read(p []byte) (int, error) {
@@ -24,11 +25,8 @@ func (t *Tap) Read(p []byte) (int, error) {
 }
 
 func (t *Tap) Write(p []byte) (int, error) {
-	n, err := t.Conn.Write(p)
-	if n > 0 {
-		t.Went(p[:n])
-	}
-	return n, err
+	t.Goes(p)
+	return t.Conn.Write(p)
 }
 
 // CloseWrite ends the writing side, or all of a connection that has no halves.
