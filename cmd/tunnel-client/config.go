@@ -30,6 +30,7 @@ type config struct {
 	client    *tunnel.Client
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
+	inspect   inspecting                   // of kind HTTP
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
 	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
 
@@ -84,6 +85,9 @@ func configure(c *cli.Context, stderr io.Writer) (*config, error) {
 	}
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
+		if f.inspect, err = newInspecting(c); err != nil {
+			return nil, err
+		}
 		if !isDir {
 			f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
 		}

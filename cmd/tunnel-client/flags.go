@@ -67,13 +67,17 @@ func flagsOf(command string) []cli.Flag {
 		return udpFlags()
 	case "tls":
 		return tlsFlags()
+	case "requests":
+		return requestsFlags()
+	case "replay":
+		return replayFlags()
 	}
 	return nil
 }
 
 // httpFlags are those of http.
 func httpFlags() []cli.Flag {
-	return append(append(commonFlags(), siteFlags()...),
+	return append(append(append(commonFlags(), siteFlags()...), inspectFlags()...),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),

@@ -31,6 +31,7 @@ func (p process) expose(ctx context.Context, c *config) error {
 	}
 	x := newExposed(p, c)
 	defer x.out.close()
+	defer x.inspector.close()
 	defer x.app.Close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
 	l, err := c.open(drain, x.claim)
@@ -56,8 +57,9 @@ func (p process) expose(ctx context.Context, c *config) error {
 // exposed is one local app behind its public name.
 type exposed struct {
 	*config
-	out output
-	app app
+	out       output
+	app       app
+	inspector *inspector // nil: none
 }
 
 // endpoint is a public name that was claimed.
@@ -98,7 +100,8 @@ func newExposed(p process, c *config) *exposed {
 	switch {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
-		o.Done = x.out.request
+		x.inspector = c.inspect.open(c.log)
+		o.Done, o.Watch = x.out.request, x.inspector.watch()
 		x.app = forward.New(c.target, o) // which o.Handler may answer for
 	case c.listen.Kind == protocol.KindUDP:
 		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
@@ -115,7 +118,7 @@ func newExposed(p process, c *config) *exposed {
 // show shows what the SDK tells of the connection.
 func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
-	change.inFlight = x.app.InFlight()
+	change.inFlight, change.inspect = x.app.InFlight(), x.inspector.url()
 	x.out.change(change)
 	x.keepTransport(e)
 }

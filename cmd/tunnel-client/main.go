@@ -63,6 +63,8 @@ func run(ctx context.Context, p process) int {
 			p.exposing("tls", "expose a local app by TLS that the server cannot look into", tlsDescription),
 			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
 			p.connectCommand(),
+			p.requestsCommand(),
+			p.replayCommand(),
 			p.versionCommand(),
 		},
 		Action:         noCommand,

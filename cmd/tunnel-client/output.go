@@ -36,6 +36,7 @@ type change struct {
 	name     string
 	target   string
 	listen   string           // of connect, in place of the target
+	inspect  string           // URL of the inspector; "": there is none
 	fallback tunnel.Transport // what is used in place of raw; "": raw
 	spoken   string           // on it, of PTTH: h2 or http/1.1
 	code     protocol.Code
@@ -70,12 +71,13 @@ type jsonLines struct {
 
 func (j *jsonLines) change(c change) {
 	line := struct {
-		Event  string   `json:"event"`
-		URL    string   `json:"url,omitempty"`
-		URLs   []string `json:"urls,omitempty"`
-		Name   string   `json:"name,omitempty"`
-		Target string   `json:"target,omitempty"`
-		Listen string   `json:"listen,omitempty"`
+		Event   string   `json:"event"`
+		URL     string   `json:"url,omitempty"`
+		URLs    []string `json:"urls,omitempty"`
+		Name    string   `json:"name,omitempty"`
+		Target  string   `json:"target,omitempty"`
+		Listen  string   `json:"listen,omitempty"`
+		Inspect string   `json:"inspect,omitempty"`
 
 		Transport string `json:"transport,omitempty"`
 		Protocol  string `json:"protocol,omitempty"`
@@ -85,6 +87,7 @@ func (j *jsonLines) change(c change) {
 	}{Event: string(c.event), Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
+		line.Inspect = c.inspect
 		line.Transport, line.Protocol = string(c.fallback), c.spoken
 	}
 	j.mu.Lock()
@@ -111,6 +114,9 @@ func (l *logLines) change(c change) {
 		attrs = []any{"url", c.url, "name", c.name, "target", c.target}
 		if c.listen != "" {
 			attrs = []any{"url", c.url, "listen", c.listen}
+		}
+		if c.inspect != "" {
+			attrs = append(attrs, "inspect", c.inspect)
 		}
 		if len(c.urls) > 0 {
 			attrs = append(attrs, "urls", strings.Join(c.urls, " "))

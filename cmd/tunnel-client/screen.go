@@ -95,9 +95,13 @@ func (s *screen) change(c change) {
 			}
 			forwarding += "Forwarding   " + printable(from) + " -> " + printable(to) + "\n"
 		}
+		inspecting := ""
+		if c.inspect != "" {
+			inspecting = "Inspector    " + c.inspect + "\n"
+		}
 		s.print("Status       online\n" +
 			"Server       " + printable(s.server) + through(c) + "\n" +
-			forwarding +
+			forwarding + inspecting +
 			"Stop         Ctrl-C\n\n")
 		return
 	}

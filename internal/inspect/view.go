@@ -3,6 +3,8 @@ package inspect
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/binary"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -173,6 +175,9 @@ func (rec *record) show(reveal bool, after int) Request {
 	s.Query = queryOf(rec.target)
 	s.Request.fill(rec.header, "Cookie", asked, reveal)
 	s.Response.fill(answer, "Set-Cookie", answered, reveal)
+	if s.Kind == "websocket" || s.Kind == "upgrade" {
+		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
+	}
 	s.Messages = showMessages(messages, s.MessagesDropped, after, inflaters)
 	return s
 }
@@ -286,6 +291,9 @@ func showMessages(messages []message, lost, after int, inflaters [2]inflater) []
 		}
 		if s.Number <= after {
 			continue
+		}
+		if m.kind == kindOf(opClose) && len(data) >= 2 { // RFC 6455, section 5.5.1
+			data = fmt.Appendf(nil, "%d %s", binary.BigEndian.Uint16(data), data[2:])
 		}
 		s.Text, s.Base64 = textOrNot(data, s.Cut)
 		shown = append(shown, s)

@@ -49,24 +49,35 @@ export class Detail {
 
   // changed is called when the request is known to have: what was opened stays open.
   async changed(summary) {
+    this.news = summary;
     if (this.busy || this.request?.state !== "open") return;
     this.busy = true;
     try {
-      const after = this.request.messages?.at(-1)?.number ?? 0;
-      if (summary.state === "open" && this.request.status !== 0) {
-        const now = await api.request(this.id, this.reveal, after);
-        if (now.id !== this.id) return;
-        for (const m of now.messages ?? []) {
-          (this.request.messages ??= []).push(m);
-          this.rows?.append(row(m));
-        }
-        this.messages?.toggleAttribute("hidden", !this.request.messages?.length);
-      } else {
-        await this.load(this.id);
+      while (this.news?.id === this.id && this.request.state === "open") {
+        const news = this.news;
+        this.news = null;
+        await this.follow(news);
       }
     } finally {
       this.busy = false;
     }
+  }
+
+  async follow(summary) {
+    if (summary.state !== "open" || this.request.status === 0) return this.load(this.id);
+    const id = this.id, after = this.request.messages?.at(-1)?.number ?? 0;
+    let now;
+    try {
+      now = await api.request(id, this.reveal, after);
+    } catch {
+      return; // it was given up: what is shown stays
+    }
+    if (this.id !== id) return;
+    for (const m of now.messages ?? []) {
+      (this.request.messages ??= []).push(m);
+      this.rows.append(row(m));
+    }
+    this.messages.toggleAttribute("hidden", !this.request.messages?.length);
   }
 
   draw(other) {
