@@ -149,11 +149,11 @@ function half(name, part, query, interim) {
   const id = name.toLowerCase();
   const box = el("section", { "aria-labelledby": id }, el("h3", { id }, name));
   for (const one of interim ?? []) box.append(el("p", { class: "quiet" }, `before it: ${one.status}`), table(one.headers));
-  if (query?.length) box.append(el("h3", {}, "Query"), table(query));
-  box.append(el("h3", {}, "Headers"), table(part.headers));
-  if (part.cookies.length) box.append(el("h3", {}, "Cookies"), table(part.cookies));
-  if (part.trailers?.length) box.append(el("h3", {}, "Trailers"), table(part.trailers));
-  box.append(el("h3", {}, "Body"), view(part.body));
+  if (query?.length) box.append(el("h4", {}, "Query"), table(query));
+  box.append(el("h4", {}, "Headers"), table(part.headers));
+  if (part.cookies.length) box.append(el("h4", {}, "Cookies"), table(part.cookies));
+  if (part.trailers?.length) box.append(el("h4", {}, "Trailers"), table(part.trailers));
+  box.append(el("h4", {}, "Body"), view(part.body));
   return box;
 }
 
