@@ -101,7 +101,7 @@ func (i *inspector) watch() func(http.Handler) http.Handler {
 	if i == nil {
 		return nil
 	}
-	return func(next http.Handler) http.Handler { return &inspect.Recorder{Store: i.store, Next: next} }
+	return func(next http.Handler) http.Handler { return i.store.Record("", next) }
 }
 
 // url is "" where there is none.

@@ -23,7 +23,7 @@ func onEach(t *testing.T, test func(*testing.T, frontFunc)) {
 		t.Run(name+" inspected", func(t *testing.T) {
 			test(t, func(t *testing.T, target string, o Options) string {
 				store := new(inspect.Store)
-				o.Watch = func(next http.Handler) http.Handler { return &inspect.Recorder{Store: store, Next: next} }
+				o.Watch = func(next http.Handler) http.Handler { return store.Record("", next) }
 				return serve(t, target, o)
 			})
 		})

@@ -24,12 +24,12 @@ func (e *events) feed(p []byte, rec *record) (messages int) {
 		e.cr = b == '\r'
 		if b != '\n' && b != '\r' {
 			e.empty = false
-			e.take(b, rec.store.maxBody())
+			e.take(b, rec)
 			continue
 		}
 		if !e.empty {
 			e.empty = true
-			e.take('\n', rec.store.maxBody())
+			e.take('\n', rec)
 			continue
 		}
 		if e.size > 0 {
@@ -41,9 +41,11 @@ func (e *events) feed(p []byte, rec *record) (messages int) {
 	return messages
 }
 
-func (e *events) take(b byte, most int) {
+func (e *events) take(b byte, rec *record) {
 	e.size++
-	if len(e.block) < most {
+	if len(e.block) < rec.store.maxBody() && !rec.forgotten {
+		before := cap(e.block)
 		e.block = append(e.block, b)
+		rec.grow(int64(cap(e.block) - before)) // it may be long until the event ends
 	}
 }

@@ -42,6 +42,7 @@ type Store struct {
 	mu       sync.Mutex // guards the following; a record's mu is taken after it
 	last     int64      // id of the newest
 	records  []*record  // oldest first
+	replayer *Recorder  // by which imported requests are replayed; nil: none yet
 	watchers []*watcher
 	watched  atomic.Bool // there are watchers
 }
@@ -197,17 +198,33 @@ func (s *Store) changed(rec *record) {
 	}
 }
 
-// Recorder is a handler that records what Next is asked and answers.
-type Recorder struct {
-	// Store gets the requests.
-	Store *Store
-	// Next answers them.
-	Next http.Handler
-	// Endpoint is the name under which they came, where a store is of several. May be "".
-	Endpoint string
+// Record returns a handler that records what next is asked and answers. endpoint is the
+// name under which that comes, where a store is of several; it may be "".
+func (s *Store) Record(endpoint string, next http.Handler) *Recorder {
+	r := &Recorder{store: s, endpoint: endpoint, next: next}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.replayer == nil {
+		s.replayer = r
+	}
+	return r
 }
 
-// ServeHTTP is Next's, and panics where it does. The request's Body is replaced.
+func (s *Store) recorder() *Recorder {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replayer
+}
+
+// Recorder is a handler that records. Make it with [Store.Record].
+type Recorder struct {
+	store    *Store
+	endpoint string
+	next     http.Handler
+}
+
+// ServeHTTP is that of the handler that was given, and panics where it does. The request's
+// Body is replaced.
 func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.serve(w, req, newRecord(req, time.Now()))
 }
@@ -215,13 +232,13 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // serve is ServeHTTP with the record that it fills.
 func (r *Recorder) serve(w http.ResponseWriter, req *http.Request, rec *record) {
 	rec.by = r
-	r.Store.add(rec)
+	r.store.add(rec)
 	a := &answer{ResponseWriter: w, rec: rec, head: req.Method == http.MethodHead}
 	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &upload{ReadCloser: req.Body, rec: rec}
 	}
 	whole := false
 	defer func() { rec.end(a.Header(), whole) }()
-	r.Next.ServeHTTP(a, req)
+	r.next.ServeHTTP(a, req)
 	whole = true
 }

@@ -9,8 +9,12 @@ import (
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
-// maxMessages is how many messages of a connection are kept, the newest.
-const maxMessages = 1000
+const (
+	// maxMessages is how many messages of a connection are kept, the newest.
+	maxMessages = 1000
+	// maxInterim is how many interim answers are kept, the first.
+	maxInterim = 16
+)
 
 // Field is a field of a header or trailer section, or a cookie, or a part of a query.
 type Field struct {
@@ -135,7 +139,14 @@ func (rec *record) forget() {
 	defer rec.mu.Unlock()
 	rec.store.size.Add(-rec.size)
 	rec.size, rec.forgotten = 0, true
-	rec.asked.kept, rec.answered.kept, rec.messages, rec.answer, rec.trailer = nil, nil, nil, nil, nil
+	rec.asked.kept, rec.answered.kept, rec.messages, rec.answer, rec.trailer, rec.interim = nil, nil, nil, nil, nil, nil
+	if rec.switched != nil {
+		rec.switched.asked.forget()
+		rec.switched.answered.forget()
+	}
+	if rec.events != nil {
+		rec.events.block = nil
+	}
 }
 
 // grow counts n bytes more that are kept. rec.mu is held.
@@ -165,14 +176,14 @@ func (rec *record) say(m message) {
 	}
 	rec.messages = append(rec.messages, m)
 	rec.held += m.weight()
-	rec.grow(m.weight())
+	rec.grow(messageOverhead) // the data was counted as it came
 	for len(rec.messages) > maxMessages || rec.held > int64(rec.store.maxBody()) && len(rec.messages) > 1 {
 		first := rec.messages[0]
 		rec.inflaterOf(first.fromVisitor).skip(first)
 		rec.messages[0] = message{}
 		rec.messages, rec.lost = rec.messages[1:], rec.lost+1
 		rec.held -= first.weight()
-		rec.grow(-first.weight())
+		rec.grow(-int64(cap(first.data)) - messageOverhead)
 	}
 }
 

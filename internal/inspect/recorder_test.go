@@ -41,7 +41,7 @@ func tunnel(t *testing.T, store *Store, app http.HandlerFunc) (addr string, r *R
 		t.Fatal(err)
 	}
 	f := forward.New(target, forward.Options{Watch: func(next http.Handler) http.Handler {
-		r = &Recorder{Store: store, Next: next}
+		r = store.Record("", next)
 		return r
 	}})
 	t.Cleanup(f.Close)
@@ -307,6 +307,35 @@ func testWebSocket(t *testing.T, mode websocket.CompressionMode) {
 		}
 		if i < rounds && (m.Text != want || m.Kind != "text" || (m.From == "app") != (m.Number%2 == 0)) {
 			t.Fatalf("message %+v, want %q", m, want)
+		}
+	}
+}
+
+// A message that does not end counts while it grows (a visitor may have many of them), and
+// is given up with its request.
+func TestMessageUnderWay(t *testing.T) {
+	for _, feed := range map[string]func(*record){
+		"frame": func(rec *record) {
+			rec.switched = &switched{rec: rec}
+			rec.switched.asked.feed(append([]byte{0x01, 127, 0, 0, 0, 0, 0, 1, 0, 0}, make([]byte, 1<<16)...), true, rec)
+		},
+		"event": func(rec *record) {
+			rec.events = new(events)
+			rec.events.feed(bytes.Repeat([]byte("a"), 1<<16), rec)
+		},
+	} {
+		store := new(Store)
+		rec := newRecord(httptest.NewRequest("GET", "/", nil), time.Now())
+		store.add(rec)
+		before := store.size.Load()
+		feed(rec)
+		if grown := store.size.Load() - before; grown < 1<<16 {
+			t.Errorf("64 KiB that are under way count as %d", grown)
+		}
+		store.Clear()
+		feed(rec)
+		if n := store.size.Load(); n != 0 {
+			t.Errorf("%d bytes are kept of what was given up", n)
 		}
 	}
 }

@@ -59,8 +59,8 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request) {
 	}
 	by := rec.by
 	if by == nil {
-		if by = s.store.newestRecorder(); by == nil {
-			refuse(w, http.StatusConflict, "an imported request is replayed by a tunnel that has had a request: make one first")
+		if by = s.store.recorder(); by == nil {
+			refuse(w, http.StatusConflict, "there is no tunnel that an imported request could be replayed by")
 			return
 		}
 	}
@@ -73,18 +73,6 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), replayTime)
 	defer cancel()
 	send(w, http.StatusOK, Replayed{by.run(again.WithContext(ctx), rec.id)})
-}
-
-// newestRecorder is the one by which the newest request came that was not imported.
-func (s *Store) newestRecorder() *Recorder {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := len(s.records) - 1; i >= 0; i-- {
-		if by := s.records[i].by; by != nil {
-			return by
-		}
-	}
-	return nil
 }
 
 // run has the app answer a replay, and returns the id by which it was recorded.

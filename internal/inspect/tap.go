@@ -51,8 +51,10 @@ func (a *answer) WriteHeader(status int) {
 	switch {
 	case rec.status != 0:
 	case status < 200 && status != http.StatusSwitchingProtocols:
-		rec.interim = append(rec.interim, interim{status, fields})
-		rec.grow(sizeOf(fields))
+		if len(rec.interim) < maxInterim && !rec.forgotten {
+			rec.interim = append(rec.interim, interim{status, fields})
+			rec.grow(sizeOf(fields))
+		}
 	default:
 		rec.begin(status, fields)
 		if streaming = isEvents(fields); streaming {

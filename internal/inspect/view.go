@@ -120,7 +120,7 @@ func (rec *record) summaryLocked() Summary {
 		ReplayOf: rec.original, Imported: rec.by == nil,
 	}
 	if rec.by != nil {
-		s.Endpoint = rec.by.Endpoint
+		s.Endpoint = rec.by.endpoint
 	}
 	for _, f := range rec.answer {
 		switch f.Name {

@@ -26,7 +26,7 @@ type message struct {
 // messageOverhead is what a message takes beside its data, in bytes.
 const messageOverhead = 120
 
-func (m message) weight() int64 { return int64(cap(m.data)) + messageOverhead }
+func (m message) weight() int64 { return int64(len(m.data)) + messageOverhead }
 
 // The opcodes of RFC 6455, section 5.2.
 const (
@@ -95,6 +95,9 @@ type frames struct {
 	control message
 }
 
+// forget gives back what is kept of messages that are under way.
+func (f *frames) forget() { f.current.data, f.control.data = nil, nil }
+
 // feed reads p, has each message that ends in it kept by rec, and returns how many.
 func (f *frames) feed(p []byte, fromVisitor bool, rec *record) (messages int) {
 	for len(p) > 0 || f.inside && f.left == 0 {
@@ -109,7 +112,7 @@ func (f *frames) feed(p []byte, fromVisitor bool, rec *record) (messages int) {
 			continue
 		}
 		n := int(min(uint64(len(p)), f.left))
-		f.take(p[:n], rec.store.maxBody())
+		f.take(p[:n], rec)
 		p = p[n:]
 		if f.left -= uint64(n); f.left > 0 {
 			continue
@@ -180,17 +183,18 @@ func (f *frames) message() *message {
 }
 
 // take keeps a piece of a payload.
-func (f *frames) take(p []byte, most int) {
+func (f *frames) take(p []byte, rec *record) {
 	m := f.message()
 	m.size += int64(len(p))
 	at := f.at
 	f.at = (at + len(p)) % 4
-	n := min(len(p), most-len(m.data))
-	if n <= 0 {
+	n := min(len(p), rec.store.maxBody()-len(m.data))
+	if n <= 0 || rec.forgotten {
 		return
 	}
-	start := len(m.data)
+	start, before := len(m.data), cap(m.data)
 	m.data = append(m.data, p[:n]...)
+	rec.grow(int64(cap(m.data) - before)) // it may be long until the message ends
 	if f.masked {
 		for i := range m.data[start:] {
 			m.data[start+i] ^= f.key[(at+i)%4]
