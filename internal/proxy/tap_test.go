@@ -44,4 +44,17 @@ func TestTap(t *testing.T) {
 	if string(seen) != "asre" {
 		t.Errorf("seen is %q", seen)
 	}
+	told := false
+	(&Tap{Conn: abortable{a}}).OnAbort(func() { told = true })
+	if !told {
+		t.Error("nothing is told of an abort")
+	}
+}
+
+// abortable is a connection that is aborted as soon as somebody wants to know.
+type abortable struct{ net.Conn }
+
+func (abortable) OnAbort(f func()) func() bool {
+	f()
+	return func() bool { return false }
 }
