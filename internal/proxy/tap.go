@@ -41,12 +41,10 @@ func (t *Tap) Reset() error {
 // OnAbort passes on what the connection has, see [Splice].
 func (t *Tap) OnAbort(f func()) (stop func() bool) { return onAbort(t.Conn, f) }
 
-// SetLinger is that of a TCP connection; of others it is an error that means nothing.
+// SetLinger is that of a TCP connection, also of one below TLS; of others it means nothing.
 func (t *Tap) SetLinger(seconds int) error {
-	if c, ok := t.Conn.(interface{ SetLinger(int) error }); ok {
-		return c.SetLinger(seconds)
-	}
-	return errors.ErrUnsupported
+	setLinger(t.Conn, seconds)
+	return nil
 }
 
 // SyscallConn is that of the connection, so that a reset is told from an end.

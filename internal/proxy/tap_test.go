@@ -49,6 +49,30 @@ func TestTap(t *testing.T) {
 	if !told {
 		t.Error("nothing is told of an abort")
 	}
+	below := &lingering{Conn: a, seconds: -1}
+	(&Tap{Conn: secure{a, below}}).SetLinger(0)
+	if below.seconds != 0 {
+		t.Error("the connection below TLS would end where it is to be aborted")
+	}
+}
+
+// secure is a connection with another below.
+type secure struct {
+	net.Conn
+	below net.Conn
+}
+
+func (s secure) NetConn() net.Conn { return s.below }
+
+// lingering remembers what SetLinger was told.
+type lingering struct {
+	net.Conn
+	seconds int
+}
+
+func (l *lingering) SetLinger(seconds int) error {
+	l.seconds = seconds
+	return nil
 }
 
 // abortable is a connection that is aborted as soon as somebody wants to know.
