@@ -31,6 +31,7 @@ type config struct {
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
 	command   *command                     // of exec; nil: the user runs the app
+	inspect   inspecting                   // of kind HTTP
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself
 	links     *links                       // of kind HTTP; nil: none
 	used      func(tunnel.Transport) error // keeps what got through for the next start; nil: nothing is kept
@@ -93,6 +94,9 @@ func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
 	}
 	switch f.listen.Kind {
 	case protocol.KindHTTP:
+		if f.inspect, err = newInspecting(c); err != nil {
+			return nil, err
+		}
 		if !isDir {
 			f.listen.Upstream, err = upstream(text(c, "host-header"), f.target)
 		}

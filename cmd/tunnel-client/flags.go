@@ -94,13 +94,17 @@ func flagsOf(command string) []cli.Flag {
 		return startFlags()
 	case "login", "logout":
 		return loginFlags()
+	case "requests":
+		return requestsFlags()
+	case "replay":
+		return replayFlags()
 	}
 	return nil
 }
 
 // httpFlags are those of http.
 func httpFlags() []cli.Flag {
-	return append(append(commonFlags(), siteFlags()...),
+	return append(append(append(commonFlags(), siteFlags()...), inspectFlags()...),
 		str("host-header", "rewrite", "", "`HOST` that the app sees: rewrite (its own), preserve (the public one), or a host[:port]"),
 		proxyProtocolFlag(),
 		yes("insecure-upstream", "accept any certificate of an https TARGET"),

@@ -27,7 +27,7 @@ The name, the exit codes and the end are those of tunnel-client http.`
 
 // fileFlags are those of file.
 func fileFlags() []cli.Flag {
-	return append(append(commonFlags(), siteFlags()...), spaFlag(), hiddenFlag())
+	return append(append(append(commonFlags(), siteFlags()...), inspectFlags()...), spaFlag(), hiddenFlag())
 }
 
 func spaFlag() *cli.BoolFlag {

@@ -36,6 +36,7 @@ func (p process) exposeUntil(drain, end context.Context, c *config) error {
 	}
 	x := newExposed(p, c)
 	defer x.out.close()
+	defer x.inspector.close()
 	defer x.app.Close()
 	c.client.Events = func(e tunnel.Event) { x.show(drain, e) }
 	l, err := c.open(drain, c.linked(x.claim))
@@ -63,8 +64,9 @@ const tokenInTheClear = "the token crosses the network in the clear: use an http
 // exposed is one local app behind its public name.
 type exposed struct {
 	*config
-	out output
-	app app
+	out       output
+	app       app
+	inspector *inspector // nil: none
 }
 
 // endpoint is a public name that was claimed.
@@ -105,7 +107,8 @@ func newExposed(p process, c *config) *exposed {
 	switch {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
-		o.Done = x.out.request
+		x.inspector = c.inspect.open(c.log)
+		o.Done, o.Watch = x.out.request, x.inspector.watch()
 		if c.command != nil {
 			o.Ready = c.command.ready.Load
 		}
@@ -125,7 +128,7 @@ func newExposed(p process, c *config) *exposed {
 // show shows what the SDK tells of the connection.
 func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
-	change.inFlight = x.app.InFlight()
+	change.inFlight, change.inspect = x.app.InFlight(), x.inspector.url()
 	if e.Type == tunnel.Ready {
 		change.shared = x.sharing(e.URL)
 	}

@@ -25,7 +25,7 @@ func TestExpose(t *testing.T) {
 	c := start(t, app, "--server", base, "--name", "demo")
 	ready := c.next("ready")
 	port := base[strings.LastIndex(base, ":"):]
-	want := `{"event":"ready","url":"http://demo.localhost` + port + `","name":"demo","target":"` + app + `"}`
+	want := `{"event":"ready","url":"http://demo.localhost` + port + `","name":"demo","target":"` + app + `","inspect":"http://` + inspectorOf(t, ready) + `"}`
 	if ready.line != want {
 		t.Errorf("ready is %s, want %s", ready.line, want)
 	}

@@ -73,6 +73,8 @@ func run(ctx context.Context, p process) int {
 			p.logoutCommand(),
 			p.completionCommand(),
 			p.suggestCommand(),
+			p.requestsCommand(),
+			p.replayCommand(),
 			p.versionCommand(),
 		},
 		Action:         noCommand,

@@ -131,6 +131,9 @@ func (l *logLines) change(c change) {
 		if c.listen != "" {
 			attrs = []any{"url", c.url, "listen", c.listen}
 		}
+		if c.inspect != "" {
+			attrs = append(attrs, "inspect", c.inspect)
+		}
 		if len(c.urls) > 0 {
 			attrs = append(attrs, "urls", strings.Join(c.urls, " "))
 		}

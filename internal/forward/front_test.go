@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/inspect"
 	"github.com/revtun/tunnel/pkg/mux"
 )
 
@@ -15,10 +16,18 @@ import (
 type frontFunc func(t *testing.T, target string, o Options) (addr string)
 
 // onEach runs a test on an http.Server, and on ServeConn, as the tunnel's client
-// does on streams.
+// does on streams; and on both with a recorder before the app, which may change nothing.
 func onEach(t *testing.T, test func(*testing.T, frontFunc)) {
-	t.Run("http.Server", func(t *testing.T) { test(t, front) })
-	t.Run("ServeConn", func(t *testing.T) { test(t, connFront) })
+	for name, serve := range map[string]frontFunc{"http.Server": front, "ServeConn": connFront} {
+		t.Run(name, func(t *testing.T) { test(t, serve) })
+		t.Run(name+" inspected", func(t *testing.T) {
+			test(t, func(t *testing.T, target string, o Options) string {
+				store := new(inspect.Store)
+				o.Watch = func(next http.Handler) http.Handler { return store.Record("", next) }
+				return serve(t, target, o)
+			})
+		})
+	}
 }
 
 func connFront(t *testing.T, target string, o Options) (addr string) {

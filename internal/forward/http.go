@@ -50,6 +50,7 @@ type HTTP struct {
 	h1       *proxy.Transport
 	h2       *http.Transport // nil: the target speaks HTTP/1.1 alone
 	server   proxy.Server
+	watched  http.Handler // nil: call
 	inFlight atomic.Int64
 }
 
@@ -74,6 +75,9 @@ type Options struct {
 	// Ready reports whether the app takes requests. Until it does they are answered with
 	// [protocol.AppStarting], and the app is not called. Nil: it does.
 	Ready func() bool
+	// Watch is called once with the handler of all requests, and returns one that stands
+	// before it and may look at what passes. Nil: nothing does.
+	Watch func(http.Handler) http.Handler
 	// Done is called after each request. May be nil.
 	Done func(Exchange)
 	// Log gets why requests failed. Nil discards.
@@ -106,6 +110,9 @@ func New(target Target, o Options) *HTTP {
 	}
 	if target.Scheme != "http" {
 		f.h2 = f.http2()
+	}
+	if o.Watch != nil {
+		f.watched = o.Watch(http.HandlerFunc(f.call))
 	}
 	f.server = proxy.Server{Handler: f.ServeHTTP, MaxHeader: maxHeader, Log: o.Log}
 	return f
@@ -182,6 +189,15 @@ func (f *HTTP) InFlight() int64 { return f.inFlight.Load() }
 func (f *HTTP) ServeConn(stream net.Conn) { f.server.ServeConn(stream) }
 
 func (f *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.watched != nil {
+		f.watched.ServeHTTP(w, r)
+		return
+	}
+	f.call(w, r)
+}
+
+// call has the app answer.
+func (f *HTTP) call(w http.ResponseWriter, r *http.Request) {
 	f.inFlight.Add(1)
 	defer f.inFlight.Add(-1)
 	if f.o.Done == nil {

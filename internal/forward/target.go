@@ -22,7 +22,10 @@ type Target struct {
 func ParseTarget(s string) (Target, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		path = strings.TrimPrefix(path, "//")
-		if path == "" {
+		if strings.HasPrefix(path, "/") {
+			path = "/" + strings.TrimLeft(path, "/") // or its text would have the "//" of a URL
+		}
+		if path == "" || path == "/" {
 			return Target{}, fmt.Errorf("target %q names no socket: use unix:/PATH", s)
 		}
 		return Target{Scheme: "http", Network: "unix", Addr: path, Host: "localhost"}, nil

@@ -349,11 +349,12 @@ func hopsOn(t testing.TB, app string, serve serveFunc) *path {
 	return p
 }
 
-// both runs a test over one hop and over two, on http.Server and on Server.
+// both runs a test over one hop and over two, on http.Server, on Server, and with a Tap.
 func both(t *testing.T, test func(t *testing.T, way func(testing.TB, string) *path)) {
 	t.Run("one hop", func(t *testing.T) { test(t, oneHop) })
 	t.Run("two hops", func(t *testing.T) { test(t, twoHops) })
 	t.Run("two hops, served", func(t *testing.T) { test(t, twoHopsServed) })
+	t.Run("two hops, tapped", func(t *testing.T) { test(t, twoHopsTapped) })
 }
 
 // loopback listens for the test to close.

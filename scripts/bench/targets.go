@@ -61,8 +61,8 @@ func smallTargets() []target {
 		return cell{"small", connections(conns), variant, metric}
 	}
 	return []target{
-		{"CPU/request, c=64, to one proxy hop", at(64, ours, cpuRequest), at(64, oneProxy, cpuRequest), true, 0.9},
-		{"the same with the inspector on", at(64, oursInspected, cpuRequest), at(64, oneProxy, cpuRequest), true, 1.4},
+		{"CPU/request, c=64, no inspector, to one proxy hop", at(64, oursPlain, cpuRequest), at(64, oneProxy, cpuRequest), true, 0.9},
+		{"the same with the inspector on", at(64, ours, cpuRequest), at(64, oneProxy, cpuRequest), true, 1.4},
 		{"requests/s, c=64, to one proxy hop", at(64, ours, perSecond), at(64, oneProxy, perSecond), false, 1},
 		{"requests/s, c=256, to c=64 (5 % for noise)", at(256, ours, perSecond), at(64, ours, perSecond), false, 0.95},
 		{"p50, c=1, to one proxy hop", at(1, ours, p50), at(1, oneProxy, p50), true, 1.35},
@@ -98,6 +98,6 @@ func memoryTargets() []target {
 		{"1,000 hanging requests, server MB", cell{"hang", "", ours, serverMB}, none, true, 40},
 		{"1,000 hanging requests, client MB", cell{"hang", "", ours, clientMB}, none, true, 40},
 		{"10 stalled readers of 1 GiB, server's growth in MB", cell{"stalled", "", ours, serverGrowth}, none, true, 10},
-		{"the same, both sides together", cell{"stalled", "", ours, bothGrowth}, none, true, 10},
+		{"the same, both sides together, no inspector", cell{"stalled", "", oursPlain, bothGrowth}, none, true, 10},
 	}
 }

@@ -23,7 +23,7 @@ const (
 	oursTLS       = "tunnel tls"
 	oursTerminate = "tunnel tls end"
 	oursUDP       = "tunnel udp"
-	oursInspected = "tunnel inspected" // to come
+	oursPlain     = "tunnel plain"
 )
 
 // A variant is a way from a visitor to the app. To measure one more, add it to variants.
@@ -79,11 +79,12 @@ func yardsticks() []variant {
 
 func tunnelVariants() []variant {
 	return []variant{
-		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name; " +
+		{name: ours, about: "tunnel-client http PORT with its defaults: raw upgrade, the app sees its own host name, the inspector records; " +
 			"where visitors come by TLS, the client does too",
 			plan: planOurs(), secure: planOursSecure(oursSecureHTTP), speaks: []string{http1TLS, http2TLS, http3UDP}},
-		{name: oursWebSocket, about: "the same with --transport websocket", plan: planOurs("--transport", "websocket")},
-		{name: oursPTTH, about: "the same with --transport ptth: HTTP/2 with the roles turned around", plan: planPTTH()},
+		{name: oursPlain, about: "tunnel-client http PORT --no-inspect", plan: planOurs("--no-inspect")},
+		{name: oursWebSocket, about: "tunnel with --transport websocket", plan: planOurs("--transport", "websocket")},
+		{name: oursPTTH, about: "tunnel with --transport ptth: HTTP/2 with the roles turned around", plan: planPTTH()},
 		{name: originPTTH, about: "tunnel-server and, in the client's place, an httputil.ReverseProxy that attaches itself by PTTH: " +
 			"256 connections of HTTP/1.1, a request at a time on each", plan: planOrigin},
 		{name: oursTCP, about: "tunnel-client tcp PORT, no HTTP", plan: planOursPort("tcp"), raw: true},

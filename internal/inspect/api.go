@@ -1,0 +1,135 @@
+package inspect
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// liveEvery is how often a live stream has something at most.
+const liveEvery = 100 * time.Millisecond
+
+// liveBatch is how many requests an event of a live stream tells of at most.
+const liveBatch = 500
+
+// failure is the API's answer where there is no other.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func refuse(w http.ResponseWriter, status int, why string) { send(w, status, failure{why}) }
+
+func send(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // who has gone needs nothing
+}
+
+// session tells the token, which other origins cannot read.
+func (s *Server) session(w http.ResponseWriter, r *http.Request) {
+	send(w, http.StatusOK, map[string]any{"token": s.token, "mask": Mask, "body_limit": s.store.maxBody()})
+}
+
+// Requests is the answer to GET /api/requests.
+type Requests struct {
+	Requests []Summary `json:"requests"` // oldest first
+}
+
+func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	f, err := parseFilter(r.URL.Query())
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	send(w, http.StatusOK, Requests{f.choose(s.store.all())})
+}
+
+func (s *Server) clear(w http.ResponseWriter, r *http.Request) {
+	s.store.Clear()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// find returns the request that the path names, or answers.
+func (s *Server) find(w http.ResponseWriter, r *http.Request) *record {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	rec := s.store.find(id)
+	if err != nil || rec == nil {
+		refuse(w, http.StatusNotFound, "there is no request "+strconv.Quote(r.PathValue("id"))+": it may have been given up for newer ones")
+		return nil
+	}
+	return rec
+}
+
+// reveals reports whether secrets are to be shown, or answers that they are not.
+func (s *Server) reveals(w http.ResponseWriter, r *http.Request) (reveal, ok bool) {
+	reveal = r.URL.Query().Get("reveal") == "true"
+	if reveal && !s.hasToken(r) {
+		refuse(w, http.StatusForbidden, "secrets are shown with the "+HeaderToken+" of GET /api/session")
+		return false, false
+	}
+	return reveal, true
+}
+
+func (s *Server) detail(w http.ResponseWriter, r *http.Request) {
+	rec := s.find(w, r)
+	if rec == nil {
+		return
+	}
+	if reveal, ok := s.reveals(w, r); ok {
+		after, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		send(w, http.StatusOK, rec.show(reveal, after))
+	}
+}
+
+// change is an event of the live stream.
+type change struct {
+	Requests []Summary `json:"requests"` // new, or changed
+	Oldest   int64     `json:"oldest"`   // those before it are gone
+}
+
+// live is a stream of server-sent events: first all requests, then each change.
+func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+	watcher, stop := s.store.watch()
+	defer stop()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Write([]byte("event: begin\ndata: {}\n\n"))
+	for {
+		select {
+		case <-watcher.wake:
+		case <-r.Context().Done():
+			return
+		case <-s.ending:
+			return
+		}
+		if s.tell(w, watcher.take()) != nil {
+			return
+		}
+		select {
+		case <-time.After(liveEvery):
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// tell sends what has changed.
+func (s *Server) tell(w http.ResponseWriter, records []*record) error {
+	for first := true; first || len(records) > 0; first = false {
+		n := min(len(records), liveBatch)
+		c := change{Requests: make([]Summary, 0, n), Oldest: s.store.oldest()}
+		for _, rec := range records[:n] {
+			if rec.id >= c.Oldest {
+				c.Requests = append(c.Requests, rec.summary())
+			}
+		}
+		records = records[n:]
+		data, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write([]byte("data: " + string(data) + "\n\n")); err != nil {
+			return err
+		}
+	}
+	return http.NewResponseController(w).Flush()
+}

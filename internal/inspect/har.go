@@ -1,0 +1,179 @@
+package inspect
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// harLog is HAR 1.2, the format in which browsers export what they saw. Names that begin
+// with _ are not of it, as it has them.
+type harLog struct {
+	Log struct {
+		Version string     `json:"version"`
+		Creator harCreator `json:"creator"`
+		Entries []harEntry `json:"entries"`
+	} `json:"log"`
+}
+
+type harCreator struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+type harEntry struct {
+	Started  time.Time    `json:"startedDateTime"`
+	Time     float64      `json:"time"`
+	Request  harRequest   `json:"request"`
+	Response harResponse  `json:"response"`
+	Cache    struct{}     `json:"cache"`
+	Timings  harTimings   `json:"timings"`
+	Comment  string       `json:"comment,omitempty"`
+	Messages []harMessage `json:"_webSocketMessages,omitempty"` // as Chromium has them
+}
+
+type harRequest struct {
+	Method      string   `json:"method"`
+	URL         string   `json:"url"`
+	HTTPVersion string   `json:"httpVersion"`
+	Cookies     []Field  `json:"cookies"`
+	Headers     []Field  `json:"headers"`
+	QueryString []Field  `json:"queryString"`
+	PostData    *harPost `json:"postData,omitempty"`
+	HeadersSize int      `json:"headersSize"`
+	BodySize    int64    `json:"bodySize"`
+}
+
+type harPost struct {
+	MimeType string `json:"mimeType"`
+	Text     string `json:"text"`
+	Encoding string `json:"_encoding,omitempty"` // base64
+}
+
+type harResponse struct {
+	Status      int        `json:"status"`
+	StatusText  string     `json:"statusText"`
+	HTTPVersion string     `json:"httpVersion"`
+	Cookies     []Field    `json:"cookies"`
+	Headers     []Field    `json:"headers"`
+	Content     harContent `json:"content"`
+	RedirectURL string     `json:"redirectURL"`
+	HeadersSize int        `json:"headersSize"`
+	BodySize    int64      `json:"bodySize"`
+}
+
+type harContent struct {
+	Size     int64  `json:"size"`
+	MimeType string `json:"mimeType"`
+	Text     string `json:"text,omitempty"`
+	Encoding string `json:"encoding,omitempty"`
+	Comment  string `json:"comment,omitempty"`
+}
+
+type harTimings struct {
+	Send    float64 `json:"send"`
+	Wait    float64 `json:"wait"`
+	Receive float64 `json:"receive"`
+}
+
+type harMessage struct {
+	Type   string  `json:"type"` // send: by the visitor
+	Time   float64 `json:"time"` // seconds since 1970
+	Opcode int     `json:"opcode"`
+	Data   string  `json:"data"` // base64 where it is no text
+}
+
+// exportHAR answers with the requests that the filter takes, or those of ids.
+func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f, err := parseFilter(q)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	reveal, ok := s.reveals(w, r)
+	if !ok {
+		return
+	}
+	var ids []string
+	if list := q.Get("ids"); list != "" {
+		ids = strings.Split(list, ",")
+	}
+	var h harLog
+	h.Log.Version, h.Log.Creator, h.Log.Entries = "1.2", harCreator{"tunnel-client", "1"}, []harEntry{}
+	for _, one := range f.choose(s.store.all()) {
+		rec := s.store.find(one.ID)
+		if rec == nil || ids != nil && !slices.Contains(ids, strconv.FormatInt(one.ID, 10)) {
+			continue
+		}
+		h.Log.Entries = append(h.Log.Entries, newEntry(rec.show(reveal, 0)))
+	}
+	w.Header().Set("Content-Disposition", `attachment; filename="tunnel.har"`)
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(h)
+}
+
+func newEntry(r Request) harEntry {
+	e := harEntry{Started: r.Started, Time: r.Timing.Total}
+	e.Timings = harTimings{Send: 0, Wait: min(r.Timing.Wait, e.Time)}
+	e.Timings.Receive = e.Time - e.Timings.Wait
+	e.Request = harRequest{
+		Method: r.Method, URL: r.URL, HTTPVersion: r.Protocol, Cookies: plain(r.Request.Cookies), Headers: plain(r.Request.Headers),
+		QueryString: r.Query, HeadersSize: -1, BodySize: r.RequestBytes,
+	}
+	if b := r.Request.Body; b.Size > 0 {
+		e.Request.PostData = &harPost{MimeType: b.Type, Text: b.Text}
+		if b.Base64 != "" {
+			e.Request.PostData.Text, e.Request.PostData.Encoding = b.Base64, "base64"
+		}
+	}
+	b := r.Response.Body
+	e.Response = harResponse{
+		Status: r.Status, StatusText: http.StatusText(r.Status), HTTPVersion: "HTTP/1.1", Cookies: plain(r.Response.Cookies), Headers: plain(r.Response.Headers),
+		RedirectURL: valueOf(r.Response.Headers, "Location"), HeadersSize: -1, BodySize: r.ResponseBytes,
+		Content: harContent{Size: int64(len(b.Text)), MimeType: b.Type, Text: b.Text, Comment: b.Error},
+	}
+	if b.Base64 != "" {
+		e.Response.Content.Text, e.Response.Content.Encoding = b.Base64, "base64"
+		e.Response.Content.Size = b.Size
+	}
+	if b.Cut || r.Request.Body.Cut {
+		e.Comment = "only the beginning of a body was kept"
+	}
+	if r.Kind == "websocket" {
+		e.Messages = newMessages(r.Messages)
+	}
+	return e
+}
+
+// plain is fields without what a HAR has no word for.
+func plain(fields []Field) []Field {
+	all := make([]Field, len(fields))
+	for i, f := range fields {
+		all[i] = Field{Name: f.Name, Value: f.Value}
+	}
+	return all
+}
+
+func newMessages(messages []Message) []harMessage {
+	all := make([]harMessage, 0, len(messages))
+	for _, m := range messages {
+		h := harMessage{Type: "receive", Time: float64(m.At.UnixMicro()) / 1e6, Data: m.Text}
+		if m.From == "visitor" {
+			h.Type = "send"
+		}
+		for _, opcode := range []byte{opText, opBinary, opClose, opPing, opPong} {
+			if kindOf(opcode) == m.Kind {
+				h.Opcode = int(opcode)
+			}
+		}
+		if m.Base64 != "" {
+			h.Data = m.Base64
+		}
+		all = append(all, h)
+	}
+	return all
+}
