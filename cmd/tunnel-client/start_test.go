@@ -397,6 +397,18 @@ func TestStartTriesAgain(t *testing.T) {
 	c.none("open")
 }
 
+// TestStartStays: a server that is away for a moment is not left.
+func TestStartStays(t *testing.T) {
+	home(t)
+	d := newDoor(t, startServer(t, server.Config{}))
+	c := startConfig(t, fmt.Sprintf("server: [%s, %s]\nfailover_after: 1h\nendpoints: {web: {target: 1}}", d.url, startServer(t, server.Config{})))
+	c.of("web", "ready")
+	d.slam()
+	c.of("web", "disconnected")
+	c.of("web", "reconnected")
+	c.none("web")
+}
+
 func TestStartFailover(t *testing.T) {
 	home(t)
 	first, second := startServer(t, server.Config{}), startServer(t, server.Config{})
@@ -407,9 +419,6 @@ func TestStartFailover(t *testing.T) {
 	if got := get(t, first, ready.URL); got != "hello" {
 		t.Errorf("the first that can be reached has %q", got)
 	}
-	d.slam() // for a moment
-	c.of("web", "disconnected")
-	c.of("web", "reconnected")
 	d.leadTo(rig.FreePort(t))
 	d.slam()
 	c.of("web", "disconnected")
