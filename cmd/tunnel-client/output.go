@@ -137,9 +137,6 @@ func (l *logLines) change(c change) {
 		if len(c.urls) > 0 {
 			attrs = append(attrs, "urls", strings.Join(c.urls, " "))
 		}
-		if c.inspect != "" {
-			attrs = append(attrs, "inspect", c.inspect)
-		}
 		if c.shared.url != "" {
 			attrs = append(attrs, "share_url", c.shared.url)
 		}
