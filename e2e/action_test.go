@@ -23,6 +23,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
 )
@@ -247,6 +248,30 @@ func TestAction(t *testing.T) {
 	}
 	if all := g.shown(); len(all) != 121 || !strings.Contains(all[120], "has ended") || strings.Contains(all[0], "ended") {
 		t.Errorf("at the end there are %d comments, the last one is %q", len(all), all[len(all)-1])
+	}
+}
+
+// TestActionEnds: a preview with a time to live says when that is over, and has it.
+func TestActionEnds(t *testing.T) {
+	s, g := startServer(t), startGitHub(t)
+	j := newJob(t, s, g, 41)
+	j.inputs["ttl"], j.inputs["options"] = "2h", "--noindex"
+	j.app("hello")
+	before := time.Now()
+	j.must("main.js")
+	out := j.values("output")
+	ends, err := time.Parse(time.RFC3339, out["expires_at"])
+	if late := ends.Sub(before.Add(2 * time.Hour)); err != nil || late < -time.Second || late > patience {
+		t.Errorf("expires_at is %q, %v", out["expires_at"], err)
+	}
+	if all := g.shown(); len(all) != 1 || !strings.Contains(all[0], out["expires_at"]) {
+		t.Errorf("the comments are %q", all)
+	}
+	if res, _ := fetch(t, visitor(t), out["url"]); res.Header.Get("X-Robots-Tag") == "" {
+		t.Errorf("no X-Robots-Tag: %s, %v", res.Status, res.Header)
+	}
+	if printed := j.must("post.js"); !strings.Contains(printed, "expires_at") {
+		t.Errorf("the client says nothing of the end:\n%s", printed)
 	}
 }
 
