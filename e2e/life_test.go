@@ -269,7 +269,7 @@ func beginDownload(t *testing.T, transport string) (*tunnelServer, *tunnelClient
 func TestDrain(t *testing.T) {
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		t.Run(fmt.Sprint("client, ", sig), func(t *testing.T) {
-			eachTransport(t, func(t *testing.T, transport string) {
+			eachSession(t, func(t *testing.T, transport string) {
 				_, c, d := beginDownload(t, transport)
 				c.signal(t, sig)
 				c.await(t, "draining")
@@ -287,7 +287,7 @@ func TestDrain(t *testing.T) {
 			})
 		})
 		t.Run(fmt.Sprint("server, ", sig), func(t *testing.T) {
-			eachTransport(t, func(t *testing.T, transport string) {
+			eachSession(t, func(t *testing.T, transport string) {
 				s, c, d := beginDownload(t, transport)
 				s.signal(t, sig)
 				c.await(t, "draining")

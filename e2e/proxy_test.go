@@ -153,7 +153,7 @@ func TestForwardProxy(t *testing.T) {
 		{"not in NO_PROXY", open, "http://0.0.0.0:" + port, nil, []string{"HTTP_PROXY=http://" + open.addr, "NO_PROXY=other.test"}, 1},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			eachTransport(t, func(t *testing.T, transport string) {
+			eachSession(t, func(t *testing.T, transport string) {
 				host := hostOf(t, way.server)
 				before := way.proxy.connects(host)
 				cmd := clientCommand(target, append([]string{"--server", way.server, "--name", "app", "--transport", transport}, way.args...)...)

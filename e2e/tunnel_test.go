@@ -116,7 +116,14 @@ func expose(t *testing.T, target, transport string, args ...string) string {
 
 // eachTransport runs f for each way to upgrade the client's connection.
 func eachTransport(t *testing.T, f func(t *testing.T, transport string)) {
-	for _, transport := range []string{"raw", "websocket", "ptth"} {
+	eachSession(t, f)
+	t.Run("ptth", func(t *testing.T) { f(t, "ptth") })
+}
+
+// eachSession leaves PTTH out, which has several connections and no messages of ours: its
+// clients need more than one, and hear of the server's end when that has come.
+func eachSession(t *testing.T, f func(t *testing.T, transport string)) {
+	for _, transport := range []string{"raw", "websocket"} {
 		t.Run(transport, func(t *testing.T) { f(t, transport) })
 	}
 }

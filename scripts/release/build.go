@@ -88,7 +88,7 @@ func committed(info *debug.BuildInfo) (time.Time, error) {
 
 // documents adds the files that stand beside the binaries.
 func (r *release) documents(a *archive, p platform) error {
-	patterns := []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/*"}
+	patterns := []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/*.*", "docs/img/*"}
 	if p.os == "linux" {
 		patterns = append(patterns, "deploy/*.service", "deploy/*.example", "deploy/dns/*")
 	}
