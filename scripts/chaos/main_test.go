@@ -58,8 +58,12 @@ func TestShortRuns(t *testing.T) {
 		{"end", 1500 * time.Millisecond, "truncated unseen"},
 	} {
 		t.Run(test.plant, func(t *testing.T) {
+			rate := 1.0
+			if test.plant == "" {
+				rate = 0.5 // other packages' tests want the cores, too, and the tunnels have to be back in time
+			}
 			var out bytes.Buffer
-			failed, err := chaos(t.Context(), &options{length: test.length, seed: 4, rate: 1, bin: bin, plant: test.plant}, &out)
+			failed, err := chaos(t.Context(), &options{length: test.length, seed: 4, rate: rate, bin: bin, plant: test.plant}, &out)
 			if test.plant == "" && strings.Contains(out.String(), ": 0 faults") || strings.Contains(out.String(), ", 0 requests,") {
 				t.Errorf("nothing was tried:\n%s", out.String())
 			}
