@@ -90,13 +90,16 @@ func TestHalfCloseOfUpgrade(t *testing.T) {
 }
 
 // TestResetOfUpgrade resets one side: the other gets a reset, never an end; and so
-// does the visitor whose client is killed (R17).
+// does the visitor whose client is killed, and the app whose server is (R17).
 func TestResetOfUpgrade(t *testing.T) {
 	eachTransport(t, func(t *testing.T, transport string) {
 		addr, switched := upgradeApp(t)
 		s := startServer(t)
 		c := startClient(t, addr, "--server", s.url, "--name", "app", "--transport", transport)
-		for _, how := range []string{"visitor", "app", "app amid its bytes", "client"} {
+		for _, how := range []string{"visitor", "app", "app amid its bytes", "client", "server"} {
+			if how == "server" {
+				c = startClient(t, addr, "--server", s.url, "--name", "second", "--transport", transport)
+			}
 			visitor, local := upgrade(t, c.url, switched)
 			who := visitor
 			switch how {
@@ -113,6 +116,9 @@ func TestResetOfUpgrade(t *testing.T) {
 				local.Close()
 			case "client":
 				c.kill()
+			case "server":
+				who = local
+				s.kill()
 			}
 			if _, err := io.Copy(io.Discard, who); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s: the other side gets %v, want a reset", how, err)

@@ -85,6 +85,28 @@ func TestUpgradeCutOverTLS(t *testing.T) {
 		_, err = io.Copy(io.Discard, brw)
 		ended <- err
 	}))
+	publish(t, h.plain, "first", nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, brw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+		conn.(interface{ CloseWrite() error }).CloseWrite()
+		_, err = io.Copy(io.Discard, brw)
+		ended <- err
+	}))
+	// Who is done after the app is need not say so.
+	c := h.dial(t, "first.example.com", "http/1.1")
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: first.example.com\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")
+	if all, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(all), "HTTP/1.1 101") {
+		t.Fatalf("%q, %v", all, err)
+	}
+	c.NetConn().Close()
+	if err := <-ended; err != nil {
+		t.Errorf("after its own end the app reads %v", err)
+	}
 	for name, cut := range map[string]bool{"ended": false, "cut": true} {
 		c := h.dial(t, "demo.example.com", "http/1.1")
 		io.WriteString(c, "GET / HTTP/1.1\r\nHost: demo.example.com\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n")

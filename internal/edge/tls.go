@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/revtun/tunnel/internal/proxy"
 )
 
 const (
@@ -161,7 +163,7 @@ type secured struct {
 func (s *secured) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	if err == io.EOF && s.tcp.ended.Load() && s.tcp.entry.isHijacked() {
-		err = io.ErrUnexpectedEOF
+		err = proxy.ErrNoCloseNotify
 	}
 	return n, err
 }

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -28,6 +30,10 @@ func Splice(a, b io.ReadWriteCloser, early []byte) (up, down int64) {
 	t := &splice{a: side{ReadWriteCloser: a}, b: side{ReadWriteCloser: b}}
 	return t.run(early)
 }
+
+// ErrNoCloseNotify is of a connection of TLS that has ended without saying so: whoever was
+// killed ends it like that, and so do some who are done (RFC 8446, section 6.1).
+var ErrNoCloseNotify = fmt.Errorf("no close_notify: %w", io.ErrUnexpectedEOF)
 
 // splice is two connections that are one.
 type splice struct {
@@ -74,6 +80,9 @@ func (t *splice) run(early []byte) (up, down int64) {
 // take it for an end.
 func (t *splice) pass(dst, src *side, early []byte) (n int64) {
 	n, readErr, writeErr := copyBytes(dst, src, early)
+	if src == &t.a && src.ended.Load() && errors.Is(readErr, ErrNoCloseNotify) {
+		readErr = nil // the visitor has all that the app sent, and is done
+	}
 	switch {
 	case readErr == nil && writeErr == nil && !wasReset(src):
 		src.read.Store(true)

@@ -41,13 +41,13 @@ const (
 	needs
 )
 
-func needOf(req *http.Request) need {
+func (p *Lines) needOf(req *http.Request) need {
 	switch up := strings.ToLower(req.Header.Get("Upgrade")); {
 	case up == "websocket":
 		return needWebSocket
 	case up != "":
 		return needUpgrade
-	case httpguts.HeaderValuesContainsToken(req.Header["Expect"], "100-continue"):
+	case httpguts.HeaderValuesContainsToken(req.Header["Expect"], "100-continue") && p.any2():
 		// A server of HTTP/2 may hide it from the app and answer 100 itself, as net/http
 		// does: then the visitor sends a body that the app may not want (R28).
 		return needContinue
@@ -67,6 +67,13 @@ type Lines struct {
 	since   time.Time              // the first line was there
 	spares  bool                   // one of HTTP/1.1 was
 	waiting [needs][]chan struct{} // of the requests that wait for room, the oldest first
+}
+
+// any2 reports whether there is a line of HTTP/2.
+func (p *Lines) any2() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.lines, func(l *Line) bool { return l.h2 != nil })
 }
 
 // NewLines makes a pool without connections. maxRequests is how many requests may be
@@ -232,7 +239,7 @@ func (p *Lines) leaveUpgraded() { p.active.Add(-1) }
 // trip sends req on a line with room. One of HTTP/2 may turn out to take no upgrade.
 func (p *Lines) trip(req *http.Request, got1xx func(int, textproto.MIMEHeader) error) (*http.Response, error) {
 	for {
-		l, err := p.take(req.Context(), needOf(req))
+		l, err := p.take(req.Context(), p.needOf(req))
 		if err != nil {
 			if req.Body != nil {
 				req.Body.Close()

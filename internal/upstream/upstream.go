@@ -250,6 +250,14 @@ func (u *upgraded) OnAbort(f func()) (stop func() bool) {
 	return func() bool { return false }
 }
 
+// NetConn returns the connection below, for its options; a stream has none.
+func (u *upgraded) NetConn() net.Conn {
+	if c, ok := u.ReadWriteCloser.(interface{ NetConn() net.Conn }); ok {
+		return c.NetConn()
+	}
+	return nil
+}
+
 func (u *upgraded) Reset() error {
 	if c, ok := u.ReadWriteCloser.(interface{ Reset() error }); ok {
 		return c.Reset()

@@ -323,10 +323,10 @@ func (a *attachment) drain(ctx context.Context) error {
 			err = ctx.Err()
 		}
 	}
-	if err == nil {
-		a.mu.Lock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.draining = false; !a.conns[a.first] {
 		a.end(a.first)
-		a.mu.Unlock()
 	}
 	return err
 }
