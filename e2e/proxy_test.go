@@ -153,7 +153,7 @@ func TestForwardProxy(t *testing.T) {
 		{"not in NO_PROXY", open, "http://0.0.0.0:" + port, nil, []string{"HTTP_PROXY=http://" + open.addr, "NO_PROXY=other.test"}, 1},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, transport string) {
+			eachTransport(t, func(t *testing.T, transport string) {
 				host := hostOf(t, way.server)
 				before := way.proxy.connects(host)
 				cmd := clientCommand(target, append([]string{"--server", way.server, "--name", "app", "--transport", transport}, way.args...)...)
@@ -162,7 +162,11 @@ func TestForwardProxy(t *testing.T) {
 				if res, body := fetch(t, visitor(t), c.url); body != "through the proxy" {
 					t.Errorf("%s %q", res.Status, body)
 				}
-				if n := way.proxy.connects(host) - before; n != way.asked {
+				n := way.proxy.connects(host) - before
+				if transport == "ptth" {
+					n = min(n, 1) // it has several connections
+				}
+				if n != way.asked {
 					t.Errorf("the proxy was asked for %d connections to %s, want %d", n, host, way.asked)
 				}
 			})

@@ -168,7 +168,7 @@ func (h *held) check(t *testing.T, a *heldApp, status int) {
 func TestClientDiesInEveryPhase(t *testing.T) {
 	for _, way := range []string{"killed", "taken over"} {
 		t.Run(way, func(t *testing.T) {
-			eachSession(t, func(t *testing.T, transport string) {
+			eachTransport(t, func(t *testing.T, transport string) {
 				a := newHeldApp(t)
 				s := startServer(t, "--token-file", tokens(t, tokenA), "--park", patience.String())
 				command := func() *tunnelClient {

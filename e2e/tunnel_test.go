@@ -120,8 +120,8 @@ func eachTransport(t *testing.T, f func(t *testing.T, transport string)) {
 	t.Run("ptth", func(t *testing.T) { f(t, "ptth") })
 }
 
-// eachSession leaves PTTH out, which has several connections and no messages of ours: its
-// clients need more than one, and hear of the server's end when that has come.
+// eachSession leaves PTTH out, which has no messages of ours: its clients hear of the
+// server's end when that has come, and their names are held and not given back.
 func eachSession(t *testing.T, f func(t *testing.T, transport string)) {
 	for _, transport := range []string{"raw", "websocket"} {
 		t.Run(transport, func(t *testing.T) { f(t, transport) })

@@ -310,7 +310,8 @@ func (e *clientError) Error() string { return fmt.Sprintf("client answered %q", 
 
 // answer tells the visitor what went wrong.
 func (h *HTTP) answer(w http.ResponseWriter, r *http.Request, name string, err error) {
-	if r.Context().Err() != nil {
+	// The context alone may have ended as nobody wanted the rest of the body, see proxy.Forward.
+	if errors.Is(err, context.Canceled) || r.Context().Err() != nil && errors.Is(err, proxy.ErrRequestBody) {
 		panic(http.ErrAbortHandler)
 	}
 	code := codeOf(err)
