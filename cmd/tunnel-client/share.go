@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,11 @@ import (
 // environment variable has one on each line.
 type lines []string
 
-// Set adds what is not empty.
+// Set adds what is not empty, and "" for a value that has nothing else: it was not filled in.
 func (l *lines) Set(value string) error {
+	if strings.TrimSpace(value) == "" {
+		*l = append(*l, "")
+	}
 	for line := range strings.SplitSeq(value, "\n") {
 		if line = strings.TrimSuffix(line, "\r"); strings.TrimSpace(line) != "" {
 			*l = append(*l, line)
@@ -66,15 +70,15 @@ func shareFlags() []cli.Flag {
 
 // share reads who may visit, and what is changed on the way. Nil: everybody, and nothing.
 func share(c *cli.Context) (*protocol.Share, error) {
-	for _, name := range []string{"allow-cidr", "deny-cidr", "basic-auth", "basic-auth-file"} {
+	for _, name := range []string{"allow-cidr", "deny-cidr", "basic-auth", "basic-auth-file", "share-link", "ttl"} {
 		// A variable that was not filled in is no wish to let everybody in.
 		value, there := os.LookupEnv(env(name)[0])
-		if c.IsSet(name) && len(given(c, name)) == 0 && c.String(name) == "" || there && value == "" && !c.IsSet(name) && has(c, name) {
+		if c.IsSet(name) && (slices.Contains(given(c, name), "") || len(given(c, name)) == 0 && c.String(name) == "") || there && value == "" && !c.IsSet(name) && has(c, name) {
 			return nil, fmt.Errorf("--%s, or %s, is empty: fill it in or leave it out", name, env(name)[0])
 		}
 	}
 	s := &protocol.Share{TTL: c.Duration("ttl").Milliseconds(), NoIndex: c.Bool("noindex")}
-	if c.Duration("ttl") != 0 && s.TTL <= 0 {
+	if c.IsSet("ttl") && s.TTL <= 0 {
 		return nil, fmt.Errorf("--ttl %s is no time to live: use one such as 2h", c.Duration("ttl"))
 	}
 	var err error
@@ -111,16 +115,32 @@ func has(c *cli.Context, name string) bool {
 
 func networks(c *cli.Context, flag string) (all []netip.Prefix, err error) {
 	for _, line := range given(c, flag) {
-		for _, one := range strings.FieldsFunc(line, func(r rune) bool { return r == ',' || r == ' ' }) {
-			p, err := netip.ParsePrefix(one)
-			if a, single := netip.ParseAddr(one); single == nil {
-				p, err = a.Prefix(a.BitLen())
+		for member := range strings.SplitSeq(line, ",") {
+			ones := strings.Fields(member)
+			if len(ones) == 0 {
+				// It may be what a variable was to fill in: without it others may visit.
+				return nil, fmt.Errorf("--%s, or %s, %q has an empty member: fill it in or leave out its comma", flag, env(flag)[0], line)
 			}
+			some, err := prefixes(ones, flag)
 			if err != nil {
-				return nil, fmt.Errorf("--%s %q is no network: use one such as 192.0.2.0/24 or 2001:db8::/32, or an address", flag, one)
+				return nil, err
 			}
-			all = append(all, p.Masked())
+			all = append(all, some...)
 		}
+	}
+	return all, nil
+}
+
+func prefixes(list []string, flag string) (all []netip.Prefix, err error) {
+	for _, one := range list {
+		p, err := netip.ParsePrefix(one)
+		if a, single := netip.ParseAddr(one); single == nil {
+			p, err = a.Prefix(a.BitLen())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--%s %q is no network: use one such as 192.0.2.0/24 or 2001:db8::/32, or an address", flag, one)
+		}
+		all = append(all, p.Masked())
 	}
 	return all, nil
 }

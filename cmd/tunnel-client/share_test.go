@@ -210,6 +210,16 @@ func TestShareFlagsThatCannotBe(t *testing.T) {
 		{"http 3000 --allow-cidr=", []string{"--allow-cidr", "is empty"}},
 		{"http 3000 --allow-cidr 192.0.2.0/33", []string{"--allow-cidr", "192.0.2.0/33", "192.0.2.0/24"}},
 		{"tcp 22 --deny-cidr ::ffff:192.0.2.1", []string{"192.0.2.0/24"}},
+		{"http 3000 --allow-cidr ,", []string{"--allow-cidr", "empty member"}},
+		{"http 3000 --allow-cidr 192.0.2.1,", []string{"--allow-cidr", "empty member"}},
+		{"tcp 22 --deny-cidr ,192.0.2.1", []string{"--deny-cidr", "empty member"}},
+		{"tcp 22 --deny-cidr 192.0.2.1,,192.0.2.2", []string{"--deny-cidr", "empty member"}},
+		{"tcp 22 --deny-cidr 192.0.2.1 --deny-cidr=", []string{"--deny-cidr", "is empty"}},
+		{"http 3000 --share-link 0", []string{"--share-link"}},
+		{"http 3000 --share-link 0s --revoke-links", []string{"--share-link 0s"}},
+		{"http 3000 --share-link=", []string{"share-link"}},
+		{"http 3000 --ttl 0", []string{"--ttl"}},
+		{"http 3000 --ttl=", []string{"ttl"}},
 		{"http 3000 --share-link -1h", []string{"--share-link"}},
 		{"http 3000 --revoke-links", []string{"--share-link"}},
 		{"http 3000 --ttl -1s", []string{"--ttl"}},
@@ -233,11 +243,23 @@ func TestShareFlagsThatCannotBe(t *testing.T) {
 			t.Errorf("%s: a password is shown:\n%s", tt.args, c.stderr)
 		}
 	}
-	// A variable that is there and empty was meant to be filled in.
-	t.Setenv("TUNNEL_ALLOW_CIDR", "")
-	c := startCommand(t, "tcp", "22")
-	if code := c.exit(); code != 2 {
-		t.Errorf("exit code %d", code)
+}
+
+// A variable that is there and empty was meant to be filled in.
+func TestShareVariablesThatCannotBe(t *testing.T) {
+	home(t)
+	for _, tt := range []struct{ name, value, want string }{
+		{"TUNNEL_ALLOW_CIDR", "", "is empty"}, {"TUNNEL_DENY_CIDR", "", "is empty"},
+		{"TUNNEL_ALLOW_CIDR", ",", "empty member"}, {"TUNNEL_DENY_CIDR", "192.0.2.1, ", "empty member"}, {"TUNNEL_ALLOW_CIDR", " ", "is empty"},
+		{"TUNNEL_SHARE_LINK", "", "is empty"}, {"TUNNEL_SHARE_LINK", "0", "--share-link"}, {"TUNNEL_TTL", "", "is empty"}, {"TUNNEL_TTL", "0", "--ttl"},
+	} {
+		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
+			t.Setenv(tt.name, tt.value)
+			c := startCommand(t, "http", "3000")
+			if code := c.exit(); code != 2 {
+				t.Errorf("exit code %d", code)
+			}
+			wantText(t, c.stderr.String(), tt.want)
+		})
 	}
-	wantText(t, c.stderr.String(), "TUNNEL_ALLOW_CIDR", "is empty")
 }

@@ -31,10 +31,10 @@ type links struct {
 func newLinks(c *cli.Context) (*links, error) {
 	l := &links{life: c.Duration("share-link"), revoke: c.Bool("revoke-links")}
 	switch {
-	case l.life == 0 && l.revoke:
+	case l.life == 0 && l.revoke && !c.IsSet("share-link"):
 		return nil, errors.New("--revoke-links is for --share-link TIME, which makes a new link; without that flag no link is good at all")
-	case l.life == 0:
-		return nil, nil
+	case l.life == 0 && !c.IsSet("share-link"):
+		return nil, nil // one that is given as 0 was not meant to let everybody in
 	case l.life < time.Second, l.life > protocol.MaxTTL:
 		return nil, fmt.Errorf("--share-link %s is not how long a link is good: use a time such as 24h", l.life)
 	}

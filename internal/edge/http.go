@@ -153,7 +153,8 @@ func headerSize(r *http.Request) int {
 // longer than lostPark.
 func (h *HTTP) serveRoute(w http.ResponseWriter, r *http.Request, v *visit, name string) {
 	ctx := r.Context()
-	var lost error // of a request that was sent once
+	v.target, v.token = cutToken(v.target) // whoever has it may visit, so no app sees it
+	var lost error                         // of a request that was sent once
 	var parked *time.Timer
 	var since time.Time
 	limit := h.Park
@@ -249,6 +250,7 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 	conn := lingerOf(r)
 	cutShort := false // an answer whose end is the connection's end
 	err := proxy.Forward(w, r, route.HTTP, proxy.Options{
+		NoInterim: v.preflight,
 		Request: func(out *http.Request) {
 			out.RequestURI = v.target
 			v.policy = route.Policy
@@ -271,6 +273,11 @@ func (h *HTTP) forward(w http.ResponseWriter, r *http.Request, v *visit, route *
 			stripCode(res)
 			rewriteResponse(res, r, v, route.Policy)
 			h.confineCookies(res.Header)
+			if v.preflight {
+				if err := answerPreflight(res); err != nil {
+					return err
+				}
+			}
 			if res.StatusCode >= 200 {
 				h.announce(res.Header, r)
 				unindex(res.Header, route.Policy)

@@ -37,6 +37,7 @@ func levelOf(err error) slog.Level {
 // visitor may not visit, or is sent on, and reports whether it did.
 func (h *HTTP) stops(w http.ResponseWriter, r *http.Request, v *visit, route *registry.Route) bool {
 	p := route.Policy
+	v.preflight = false // the name may be another's by now
 	if !p.Shares() {
 		return false
 	}
@@ -49,7 +50,7 @@ func (h *HTTP) stops(w http.ResponseWriter, r *http.Request, v *visit, route *re
 	case p.NoIndex() && path == "/robots.txt" && reads(r):
 		h.answerRobots(w, r)
 		return true
-	case !p.ByPassword() && !p.ByLink(), isPreflight(r):
+	case !p.ByPassword() && !p.ByLink():
 		return false
 	}
 	return h.keepsOut(w, r, v, route, from)
@@ -60,9 +61,6 @@ func (h *HTTP) keepsOut(w http.ResponseWriter, r *http.Request, v *visit, route 
 	p := route.Policy
 	asked, shown := errNoToken, errNoToken
 	if p.ByLink() {
-		if v.token == "" { // it was not cut out before the client was lost
-			v.target, v.token = cutToken(v.target)
-		}
 		var expires time.Time
 		if expires, asked = byLink(p, v.token); asked == nil {
 			return h.enter(w, r, v, expires)
@@ -78,6 +76,10 @@ func (h *HTTP) keepsOut(w http.ResponseWriter, r *http.Request, v *visit, route 
 			return false
 		}
 		code = protocol.LoginRequired
+	}
+	if isPreflight(r) {
+		v.preflight = true
+		return false
 	}
 	switch {
 	case wait > 0:
@@ -98,9 +100,30 @@ func reads(r *http.Request) bool {
 }
 
 // isPreflight reports whether a browser asks whether a page may ask (Fetch, section
-// 3.3.5): it never sends a password or cookie with that.
+// 3.3.5): it never sends a password or cookie with that, nor a body, nor asks for another
+// protocol.
 func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" &&
+		r.ContentLength == 0 && r.TransferEncoding == nil && r.Header["Upgrade"] == nil
+}
+
+// answerPreflight leaves of the app's answer what a browser needs to know whether a page
+// may ask: anybody can ask in the words of a browser, and gets no more of the app.
+func answerPreflight(res *http.Response) error {
+	if res.StatusCode < 200 {
+		return &clientError{code: protocol.AppBadResponse}
+	}
+	for name := range res.Header {
+		if name != "Vary" && name != "Allow" && !strings.HasPrefix(name, "Access-Control-") {
+			delete(res.Header, name)
+		}
+	}
+	res.Body.Close() // the rest may have no end
+	res.Body, res.ContentLength, res.Trailer, res.TransferEncoding = http.NoBody, 0, nil, nil
+	if res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified {
+		res.Header["Content-Length"] = []string{"0"}
+	}
+	return nil
 }
 
 // errNoToken is of a visitor who shows none.

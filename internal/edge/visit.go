@@ -20,6 +20,8 @@ type visit struct {
 	prefix  string     // what was in front of target and names the route, "/NAME"; "": the host does
 	token   string     // of a share link, that was in target; "": none
 	policy  *policy.Policy
+
+	preflight bool // it is one, of somebody who has shown nothing that lets in
 }
 
 func (h *HTTP) visit(r *http.Request) *visit {

@@ -42,6 +42,8 @@ type Options struct {
 	// Response may change the response before it is passed on. An error ends the
 	// exchange and is Forward's. It is called for 1xx too. Nil: unchanged.
 	Response func(res *http.Response) error
+	// NoInterim keeps 1xx responses from w.
+	NoInterim bool
 	// Abort is called before an answer that was begun is cut off. May be nil.
 	Abort func(err error)
 }
@@ -246,7 +248,7 @@ func (f *forwarding) edit(res *http.Response) error {
 func (f *forwarding) got1xx(code int, header textproto.MIMEHeader) error {
 	f.interim.Lock()
 	defer f.interim.Unlock()
-	if f.answered || code == http.StatusContinue || !f.r.ProtoAtLeast(1, 1) {
+	if f.answered || code == http.StatusContinue || f.o.NoInterim || !f.r.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	res := &http.Response{StatusCode: code, Header: http.Header(header)}
