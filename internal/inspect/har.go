@@ -114,7 +114,7 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 	// One entry at a time is in memory: a small body may be a large one when decoded.
 	io.WriteString(w, `{"log":{"version":"1.2","creator":{"name":"tunnel-client","version":"1"},"entries":[`)
 	left, between := int64(maxExported), ""
-	for _, one := range f.choose(s.store.all()) {
+	for _, one := range f.choose(r.Context(), s.store.all()) {
 		if r.Context().Err() != nil {
 			return // nobody reads it any more
 		}
@@ -122,7 +122,11 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 		if rec == nil || ids != nil && !slices.Contains(ids, strconv.FormatInt(one.ID, 10)) {
 			continue
 		}
-		entry, err := json.Marshal(newEntry(rec.showWithin(reveal, 0, &left)))
+		shown := rec.showWithin(reveal, 0, &left)
+		if shown.Path == "" {
+			continue // it was given up meanwhile
+		}
+		entry, err := json.Marshal(newEntry(shown))
 		if err != nil {
 			panic(http.ErrAbortHandler) // so that it is not taken for a whole one
 		}

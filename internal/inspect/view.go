@@ -147,7 +147,7 @@ func (rec *record) summaryLocked() Summary {
 	return s
 }
 
-// url is what the visitor asked for.
+// url is what the visitor asked for. rec.mu is held.
 func (rec *record) url() string {
 	if strings.HasPrefix(rec.target, "/") {
 		return rec.public + rec.target
@@ -166,7 +166,7 @@ func (rec *record) show(reveal bool, after int) Request {
 func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	rec.mu.Lock()
 	s := Request{Summary: rec.summaryLocked(), Host: rec.host, Protocol: rec.proto, Visitor: rec.remote, MessagesDropped: rec.lost}
-	asked, answered, answer := rec.asked, rec.answered, rec.answer
+	header, asked, answered, answer := rec.header, rec.asked, rec.answered, rec.answer
 	s.Timing = Timing{Total: s.Milliseconds, Wait: milliseconds(rec.wait), Tunnel: min(milliseconds(rec.tunnel), s.Milliseconds)}
 	if rec.switched == nil {
 		s.Timing.App = s.Timing.Total - s.Timing.Tunnel
@@ -181,8 +181,8 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	inflaters := [2]inflater{*rec.inflaterOf(false), *rec.inflaterOf(true)}
 	rec.mu.Unlock()
 
-	s.Query = queryOf(rec.target)
-	s.Request.fill(rec.header, "Cookie", asked, reveal, left)
+	s.Query = queryOf(s.Path)
+	s.Request.fill(header, "Cookie", asked, reveal, left)
 	s.Response.fill(answer, "Set-Cookie", answered, reveal, left)
 	if s.Kind == "websocket" || s.Kind == "upgrade" {
 		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
