@@ -13,6 +13,9 @@ const liveEvery = 100 * time.Millisecond
 // liveBatch is how many requests an event of a live stream tells of at most.
 const liveBatch = 500
 
+// liveWrite is how long what a live stream has may take to be read.
+const liveWrite = 30 * time.Second
+
 // failure is the API's answer where there is no other.
 type failure struct {
 	Error string `json:"error"`
@@ -42,7 +45,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	send(w, http.StatusOK, Requests{f.choose(s.store.all())})
+	send(w, http.StatusOK, Requests{f.choose(r.Context(), s.store.all())})
 }
 
 func (s *Server) clear(w http.ResponseWriter, r *http.Request) {
@@ -93,6 +96,7 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 	watcher, stop := s.store.watch()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(liveWrite))
 	w.Write([]byte("event: begin\ndata: {}\n\n"))
 	for {
 		select {
@@ -114,12 +118,13 @@ func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 
 // tell sends what has changed.
 func (s *Server) tell(w http.ResponseWriter, records []*record) error {
+	control := http.NewResponseController(w)
 	for first := true; first || len(records) > 0; first = false {
 		n := min(len(records), liveBatch)
 		c := change{Requests: make([]Summary, 0, n), Oldest: s.store.oldest()}
 		for _, rec := range records[:n] {
-			if rec.id >= c.Oldest {
-				c.Requests = append(c.Requests, rec.summary())
+			if one := rec.summary(); rec.id >= c.Oldest && one.Path != "" { // "": given up since
+				c.Requests = append(c.Requests, one)
 			}
 		}
 		records = records[n:]
@@ -127,9 +132,11 @@ func (s *Server) tell(w http.ResponseWriter, records []*record) error {
 		if err != nil {
 			return err
 		}
+		// One that reads no more keeps what it was to be told in memory.
+		control.SetWriteDeadline(time.Now().Add(liveWrite))
 		if _, err := w.Write([]byte("data: " + string(data) + "\n\n")); err != nil {
 			return err
 		}
 	}
-	return http.NewResponseController(w).Flush()
+	return control.Flush()
 }

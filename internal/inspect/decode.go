@@ -19,6 +19,27 @@ const maxDecoded = 8 << 20
 
 var errTooLarge = errors.New("decompressed it is too large to be shown")
 
+// errOverBudget is of a body that is given as it was kept.
+var errOverBudget = errors.New("not decompressed, as all that was asked for is too large: see it alone")
+
+// decodeWithin is decode that takes what it has decoded off left, and decodes nothing where
+// that could come to more.
+func decodeWithin(body []byte, coding string, left *int64) ([]byte, error) {
+	if coding == "" || len(body) == 0 {
+		return body, nil
+	}
+	most := maxDecoded * int64(strings.Count(coding, ",")+1)
+	if *left < most {
+		return nil, errOverBudget
+	}
+	text, err := decode(body, coding)
+	if most == maxDecoded && len(text) > 0 {
+		most = int64(len(text)) // else more may have been decoded than is seen here
+	}
+	*left -= most
+	return text, err
+}
+
 // decode takes content codings off (RFC 9110, section 8.4). With an error comes what
 // could be read before it: a body may not have been kept whole.
 func decode(body []byte, coding string) ([]byte, error) {

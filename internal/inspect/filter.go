@@ -2,11 +2,13 @@ package inspect
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // filter chooses requests. Its zero value takes all.
@@ -34,14 +36,23 @@ func parseFilter(q url.Values) (filter, error) {
 	return f, nil
 }
 
-// choose returns those of records that f takes, oldest first.
-func (f filter) choose(records []*record) []Summary {
+// searching is held by the one search for a text that is under way: each may decode all
+// bodies, and a page that is typed in asks for many.
+var searching sync.Mutex
+
+// choose returns those of records that f takes, oldest first, and some of them when ctx has
+// ended.
+func (f filter) choose(ctx context.Context, records []*record) []Summary {
 	chosen := []Summary{}
+	if f.text != "" {
+		searching.Lock()
+		defer searching.Unlock()
+	}
 	for _, rec := range slices.Backward(records) {
-		if f.limit > 0 && len(chosen) == f.limit {
+		if f.limit > 0 && len(chosen) == f.limit || ctx.Err() != nil {
 			break
 		}
-		if s := rec.summary(); f.takes(s) && (f.text == "" || rec.contains(f.text)) {
+		if s := rec.summary(); s.Path != "" && f.takes(s) && (f.text == "" || rec.contains(f.text)) {
 			chosen = append(chosen, s)
 		}
 	}
@@ -67,8 +78,9 @@ func (rec *record) contains(text string) bool {
 	rec.mu.Lock()
 	answer, messages := rec.answer, slices.Clone(rec.messages)
 	asked, answered := rec.asked.kept, rec.answered.kept
+	header, address := rec.header, rec.url()
 	rec.mu.Unlock()
-	for _, fields := range [][]Field{rec.header, answer} {
+	for _, fields := range [][]Field{header, answer} {
 		for _, f := range fields {
 			if !isSecret(f.Name) && strings.Contains(strings.ToLower(f.Name+": "+f.Value), text) {
 				return true
@@ -80,8 +92,8 @@ func (rec *record) contains(text string) bool {
 			return true
 		}
 	}
-	return strings.Contains(strings.ToLower(rec.url()), text) ||
-		bodyHolds(asked, rec.header, text) || bodyHolds(answered, answer, text)
+	return strings.Contains(strings.ToLower(address), text) ||
+		bodyHolds(asked, header, text) || bodyHolds(answered, answer, text)
 }
 
 func bodyHolds(body []byte, header []Field, text string) bool {

@@ -42,7 +42,8 @@ func FuzzFrames(f *testing.F) {
 			frames := frames{deflate: deflate{used: true}}
 			return inPieces(data, cut, func(rec *record, p []byte) {
 				frames.feed(p, true, rec)
-				showMessages(rec.messages, rec.lost, 0, [2]inflater{})
+				left := int64(maxShown)
+				showMessages(rec.messages, rec.lost, 0, [2]inflater{}, &left)
 			})
 		}
 		if whole, pieces := parse(nil), parse(cut); whole != pieces {

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -51,6 +52,8 @@ type harPost struct {
 	MimeType string `json:"mimeType"`
 	Text     string `json:"text"`
 	Encoding string `json:"_encoding,omitempty"` // base64
+	Coded    bool   `json:"_coded,omitempty"`    // the content coding is still on
+	Comment  string `json:"comment,omitempty"`
 }
 
 type harResponse struct {
@@ -70,6 +73,7 @@ type harContent struct {
 	MimeType string `json:"mimeType"`
 	Text     string `json:"text,omitempty"`
 	Encoding string `json:"encoding,omitempty"`
+	Coded    bool   `json:"_coded,omitempty"` // the content coding is still on
 	Comment  string `json:"comment,omitempty"`
 }
 
@@ -85,6 +89,9 @@ type harMessage struct {
 	Opcode int     `json:"opcode"`
 	Data   string  `json:"data"` // base64 where it is no text
 }
+
+// maxExported bounds what all of one export is decoded to, in bytes.
+const maxExported = 64 << 20
 
 // exportHAR answers with the requests that the filter takes, or those of ids.
 func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
@@ -102,18 +109,36 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 	if list := q.Get("ids"); list != "" {
 		ids = strings.Split(list, ",")
 	}
-	var h harLog
-	h.Log.Version, h.Log.Creator, h.Log.Entries = "1.2", harCreator{"tunnel-client", "1"}, []harEntry{}
-	for _, one := range f.choose(s.store.all()) {
+	w.Header().Set("Content-Disposition", `attachment; filename="tunnel.har"`)
+	w.Header().Set("Content-Type", "application/json")
+	// One entry at a time is in memory: a small body may be a large one when decoded.
+	io.WriteString(w, `{"log":{"version":"1.2","creator":{"name":"tunnel-client","version":"1"},"entries":[`)
+	left, between := int64(maxExported), ""
+	for _, one := range f.choose(r.Context(), s.store.all()) {
+		if r.Context().Err() != nil {
+			return // nobody reads it any more
+		}
 		rec := s.store.find(one.ID)
 		if rec == nil || ids != nil && !slices.Contains(ids, strconv.FormatInt(one.ID, 10)) {
 			continue
 		}
-		h.Log.Entries = append(h.Log.Entries, newEntry(rec.show(reveal, 0)))
+		shown := rec.showWithin(reveal, 0, &left)
+		if shown.Path == "" {
+			continue // it was given up meanwhile
+		}
+		entry, err := json.Marshal(newEntry(shown))
+		if err != nil {
+			panic(http.ErrAbortHandler) // so that it is not taken for a whole one
+		}
+		if _, err := io.WriteString(w, between); err != nil {
+			return
+		}
+		if _, err := w.Write(entry); err != nil {
+			return
+		}
+		between = ","
 	}
-	w.Header().Set("Content-Disposition", `attachment; filename="tunnel.har"`)
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(h)
+	io.WriteString(w, "]}}\n")
 }
 
 func newEntry(r Request) harEntry {
@@ -125,7 +150,7 @@ func newEntry(r Request) harEntry {
 		QueryString: r.Query, HeadersSize: -1, BodySize: r.RequestBytes,
 	}
 	if b := r.Request.Body; b.Size > 0 {
-		e.Request.PostData = &harPost{MimeType: b.Type, Text: b.Text}
+		e.Request.PostData = &harPost{MimeType: b.Type, Text: b.Text, Coded: b.coded, Comment: b.Error}
 		if b.Base64 != "" {
 			e.Request.PostData.Text, e.Request.PostData.Encoding = b.Base64, "base64"
 		}
@@ -134,7 +159,7 @@ func newEntry(r Request) harEntry {
 	e.Response = harResponse{
 		Status: r.Status, StatusText: http.StatusText(r.Status), HTTPVersion: "HTTP/1.1", Cookies: plain(r.Response.Cookies), Headers: plain(r.Response.Headers),
 		RedirectURL: valueOf(r.Response.Headers, "Location"), HeadersSize: -1, BodySize: r.ResponseBytes,
-		Content: harContent{Size: int64(len(b.Text)), MimeType: b.Type, Text: b.Text, Comment: b.Error},
+		Content: harContent{Size: int64(len(b.Text)), MimeType: b.Type, Text: b.Text, Coded: b.coded, Comment: b.Error},
 	}
 	if b.Base64 != "" {
 		e.Response.Content.Text, e.Response.Content.Encoding = b.Base64, "base64"

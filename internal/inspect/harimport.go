@@ -65,12 +65,16 @@ func (e harEntry) record() (*record, error) {
 		if rec.asked.kept, err = bytesOf(post.Text, post.Encoding); err != nil {
 			return nil, fmt.Errorf("postData: %w", err)
 		}
-		rec.header = without(rec.header, "Content-Encoding")
+		if !post.Coded {
+			rec.header = without(rec.header, "Content-Encoding")
+		}
 	}
 	if rec.answered.kept, err = bytesOf(e.Response.Content.Text, e.Response.Content.Encoding); err != nil {
 		return nil, fmt.Errorf("content: %w", err)
 	}
-	rec.answer = without(rec.answer, "Content-Encoding") // a HAR's text is decoded
+	if !e.Response.Content.Coded {
+		rec.answer = without(rec.answer, "Content-Encoding") // a HAR's text is decoded
+	}
 	rec.asked.size = max(int64(len(rec.asked.kept)), e.Request.BodySize)
 	rec.answered.size = int64(len(rec.answered.kept))
 	for _, m := range e.Messages {

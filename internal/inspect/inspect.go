@@ -78,11 +78,19 @@ func (s *Store) add(rec *record) {
 func (s *Store) trim() {
 	n := 0
 	for len(s.records)-n > maxRecords || s.size.Load() > s.maxTotal() && n < len(s.records) {
-		s.records[n].forget()
+		s.giveUp(s.records[n])
 		s.records[n] = nil
 		n++
 	}
 	s.records = s.records[n:]
+}
+
+// giveUp lets nothing keep rec any more, nor a watcher that nobody reads from. s.mu is held.
+func (s *Store) giveUp(rec *record) {
+	rec.forget()
+	for _, w := range s.watchers {
+		delete(w.dirty, rec)
+	}
 }
 
 // tooMuch is called when a record has grown.
@@ -100,7 +108,7 @@ func (s *Store) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, rec := range s.records {
-		rec.forget()
+		s.giveUp(rec)
 	}
 	s.records = nil
 	for _, w := range s.watchers {
@@ -193,6 +201,9 @@ func (s *Store) changed(rec *record) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.records) == 0 || rec.id < s.records[0].id {
+		rec = nil // it was given up, and is not to be kept by those who watch
+	}
 	for _, w := range s.watchers {
 		w.notify(rec)
 	}

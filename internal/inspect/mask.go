@@ -8,12 +8,11 @@ const Mask = "••••••••"
 
 // isSecret reports whether a header field, or a cookie's section, lets whoever has it in.
 func isSecret(name string) bool {
-	name = strings.ToLower(name)
-	switch name {
-	case "authorization", "proxy-authorization", "cookie", "set-cookie", "x-amz-security-token":
-		return true
+	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	if name == "sec-websocket-key" {
+		return false // of the handshake alone
 	}
-	for _, word := range []string{"token", "secret", "password", "api-key", "apikey", "auth-key", "session", "jwt", "credential"} {
+	for _, word := range []string{"authorization", "cookie", "token", "secret", "passw", "-key", "apikey", "session", "jwt", "credential"} {
 		if strings.Contains(name, word) {
 			return true
 		}

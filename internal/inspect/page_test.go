@@ -274,7 +274,7 @@ func TestPage(t *testing.T) {
 		b.shows("#response ~ .body .tree", "deep")
 		b.press("c")
 		b.shows("#detail pre", "curl 'http://app.test/hook?a=1'")
-		b.shows("#detail pre", `--data-binary '{"n":1}'`)
+		b.shows("#detail pre", `--data-raw '{"n":1}'`)
 	})
 	t.Run("replay with an edit", func(t *testing.T) {
 		b.t = t
@@ -315,6 +315,19 @@ func TestPage(t *testing.T) {
 		b.shows("#detail table", "echo of second, <b>while it is looked at</b>")
 		c.Close(websocket.StatusNormalClosure, "")
 		b.shows("#detail table", "close 1000")
+	})
+	t.Run("copy as curl", func(t *testing.T) {
+		b.t = t
+		b.do(`import("./curl.js").then(({ command }) => { window.curl = (text) => command({ url: "http://a/", method: "POST",
+			request: { headers: [], body: { text } } }) })`)
+		b.await(`window.curl`)
+		for text, want := range map[string]string{
+			"@/etc/passwd": "--data-raw '@/etc/passwd'", "a\n\tb": "--data-raw 'a\n\tb'", "\x1b[31m": "printf %s G1szMW0= | base64 -d", "a\r\n": "printf %s YQ0K |",
+		} {
+			if !b.is(fmt.Sprintf(`curl(%s).includes(%s)`, quoted(text), quoted(want))) {
+				t.Errorf("the command for %q has no %q", text, want)
+			}
+		}
 	})
 	t.Run("narrow and dark", func(t *testing.T) { testNarrowAndDark(t, b) })
 	t.Run("10,000 requests", func(t *testing.T) { testManyRequests(t, b, s, store) })

@@ -41,13 +41,14 @@ type record struct {
 	original int64 // id of the one that it replays; 0: none
 
 	// The request.
-	started                     time.Time
-	method, target, host, proto string
-	remote, public              string // the visitor's address, and the origin it asked
-	header                      []Field
+	started             time.Time
+	method, host, proto string
+	remote, public      string // the visitor's address, and the origin it asked
 
 	mu        sync.Mutex // guards the following
-	size      int64      // bytes that are kept; nothing more once forgotten
+	target    string     // "": it is forgotten
+	header    []Field
+	size      int64 // bytes that are kept; nothing more once forgotten
 	forgotten bool
 	state     state
 	asked     body
@@ -139,6 +140,7 @@ func (rec *record) forget() {
 	defer rec.mu.Unlock()
 	rec.store.size.Add(-rec.size)
 	rec.size, rec.forgotten = 0, true
+	rec.target, rec.header = "", nil
 	rec.asked.kept, rec.answered.kept, rec.messages, rec.answer, rec.trailer, rec.interim = nil, nil, nil, nil, nil, nil
 	if rec.switched != nil {
 		rec.switched.asked.forget()

@@ -391,7 +391,8 @@ func TestInflateLost(t *testing.T) {
 	read := func() (all string) {
 		var i inflater
 		for _, m := range messages {
-			text, err := i.inflate(m)
+			left := int64(maxInflated)
+			text, err := i.inflate(m, &left)
 			all += fmt.Sprintf("%s %v,", text, err != nil)
 		}
 		return all

@@ -101,8 +101,12 @@ func (n nobody) Write(p []byte) (int, error) { return len(p), nil }
 func (rec *record) again(edit Edit) (*http.Request, error) {
 	rec.mu.Lock()
 	body := rec.asked
+	was := &asked{target: rec.target, public: rec.public, header: rec.header}
 	rec.mu.Unlock()
-	target, host := rec.target, rec.host
+	if was.target == "" {
+		return nil, errors.New("the request has been given up for newer ones")
+	}
+	target, host := was.target, rec.host
 	method := rec.method
 	if edit.Method != nil {
 		method = *edit.Method
@@ -112,7 +116,7 @@ func (rec *record) again(edit Edit) (*http.Request, error) {
 	}
 	if edit.URL != nil {
 		var err error
-		if target, err = rec.newTarget(*edit.URL); err != nil {
+		if target, err = was.newTarget(*edit.URL); err != nil {
 			return nil, err
 		}
 	}
@@ -120,7 +124,7 @@ func (rec *record) again(edit Edit) (*http.Request, error) {
 	if err != nil || strings.ContainsAny(target, " \r\n\t") {
 		return nil, fmt.Errorf("%q is no path: write a space as %%20", target)
 	}
-	header, err := rec.newHeader(edit.Headers)
+	header, err := was.newHeader(edit.Headers)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +149,18 @@ func (rec *record) again(edit Edit) (*http.Request, error) {
 	return req, nil
 }
 
+// asked is what a replay takes from a request, which may be given up meanwhile.
+type asked struct {
+	target, public string
+	header         []Field
+}
+
 // newTarget reads the URL of an edit.
-func (rec *record) newTarget(s string) (string, error) {
-	if strings.HasPrefix(s, "/") || s == rec.target {
+func (a *asked) newTarget(s string) (string, error) {
+	if strings.HasPrefix(s, "/") || s == a.target {
 		return s, nil
 	}
-	if rest, ok := strings.CutPrefix(s, rec.public); ok && (rest == "" || rest[0] == '/' || rest[0] == '?') {
+	if rest, ok := strings.CutPrefix(s, a.public); ok && (rest == "" || rest[0] == '/' || rest[0] == '?') {
 		if !strings.HasPrefix(rest, "/") {
 			rest = "/" + rest
 		}
@@ -161,9 +171,9 @@ func (rec *record) newTarget(s string) (string, error) {
 
 // newHeader is the header of a replay without what is of one connection. nil is the
 // request's own.
-func (rec *record) newHeader(edited []Field) (http.Header, error) {
+func (a *asked) newHeader(edited []Field) (http.Header, error) {
 	if edited == nil {
-		edited = rec.header
+		edited = a.header
 	}
 	h := make(http.Header, len(edited))
 	used := make(map[string]int) // masked values, by name
@@ -171,7 +181,7 @@ func (rec *record) newHeader(edited []Field) (http.Header, error) {
 		name := http.CanonicalHeaderKey(strings.TrimSpace(f.Name))
 		if f.Value == Mask {
 			var ok bool
-			if f.Value, ok = rec.valueAt(name, used[name]); !ok {
+			if f.Value, ok = a.valueAt(name, used[name]); !ok {
 				return nil, fmt.Errorf("the request had no %s that the mask could stand for: write the value", name)
 			}
 			used[name]++
@@ -191,8 +201,8 @@ func (rec *record) newHeader(edited []Field) (http.Header, error) {
 }
 
 // valueAt is the i-th value of that name.
-func (rec *record) valueAt(name string, i int) (string, bool) {
-	for _, f := range sorted(append([]Field(nil), rec.header...)) {
+func (a *asked) valueAt(name string, i int) (string, bool) {
+	for _, f := range sorted(append([]Field(nil), a.header...)) {
 		if f.Name != name {
 			continue
 		}

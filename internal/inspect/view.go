@@ -86,6 +86,8 @@ type Body struct {
 	Text   string `json:"text,omitempty"`
 	Base64 string `json:"base64,omitempty"` // in place of text where it is none
 	Error  string `json:"error,omitempty"`  // why it is not shown, or not all of it
+
+	coded bool // it is as it was kept: its coding could not be taken off
 }
 
 // Message is one of a WebSocket, or an event.
@@ -145,7 +147,7 @@ func (rec *record) summaryLocked() Summary {
 	return s
 }
 
-// url is what the visitor asked for.
+// url is what the visitor asked for. rec.mu is held.
 func (rec *record) url() string {
 	if strings.HasPrefix(rec.target, "/") {
 		return rec.public + rec.target
@@ -155,9 +157,16 @@ func (rec *record) url() string {
 
 // show is rec with the messages after one. reveal shows secrets.
 func (rec *record) show(reveal bool, after int) Request {
+	left := int64(maxExported)
+	return rec.showWithin(reveal, after, &left)
+}
+
+// showWithin is show of which no more than left is decoded, in bytes; it takes off left
+// what was. Several requests may share it.
+func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	rec.mu.Lock()
 	s := Request{Summary: rec.summaryLocked(), Host: rec.host, Protocol: rec.proto, Visitor: rec.remote, MessagesDropped: rec.lost}
-	asked, answered, answer := rec.asked, rec.answered, rec.answer
+	header, asked, answered, answer := rec.header, rec.asked, rec.answered, rec.answer
 	s.Timing = Timing{Total: s.Milliseconds, Wait: milliseconds(rec.wait), Tunnel: min(milliseconds(rec.tunnel), s.Milliseconds)}
 	if rec.switched == nil {
 		s.Timing.App = s.Timing.Total - s.Timing.Tunnel
@@ -172,20 +181,20 @@ func (rec *record) show(reveal bool, after int) Request {
 	inflaters := [2]inflater{*rec.inflaterOf(false), *rec.inflaterOf(true)}
 	rec.mu.Unlock()
 
-	s.Query = queryOf(rec.target)
-	s.Request.fill(rec.header, "Cookie", asked, reveal)
-	s.Response.fill(answer, "Set-Cookie", answered, reveal)
+	s.Query = queryOf(s.Path)
+	s.Request.fill(header, "Cookie", asked, reveal, left)
+	s.Response.fill(answer, "Set-Cookie", answered, reveal, left)
 	if s.Kind == "websocket" || s.Kind == "upgrade" {
 		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
 	}
-	s.Messages = showMessages(messages, s.MessagesDropped, after, inflaters)
+	s.Messages = showMessages(messages, s.MessagesDropped, after, inflaters, left)
 	return s
 }
 
-func (p *Part) fill(header []Field, cookies string, b body, reveal bool) {
+func (p *Part) fill(header []Field, cookies string, b body, reveal bool, left *int64) {
 	p.Headers = sorted(masked(header, reveal))
 	p.Cookies = cookiesOf(header, cookies, reveal)
-	p.Body = showBody(b, valueOf(header, "Content-Type"), valueOf(header, "Content-Encoding"))
+	p.Body = showBody(b, valueOf(header, "Content-Type"), valueOf(header, "Content-Encoding"), left)
 }
 
 // sorted orders fields by name: in which order they came is not known.
@@ -243,14 +252,14 @@ func cookiesOf(header []Field, name string, reveal bool) []Field {
 	return fields
 }
 
-func showBody(b body, kind, coding string) Body {
+func showBody(b body, kind, coding string, left *int64) Body {
 	s := Body{Type: kind, Size: b.size, Cut: int64(len(b.kept)) < b.size}
-	text, err := decode(b.kept, coding)
+	text, err := decodeWithin(b.kept, coding, left)
 	switch {
 	case len(b.kept) == 0:
 		return s
 	case err != nil && len(text) == 0:
-		s.Error, text = err.Error(), b.kept
+		s.Error, text, s.coded = err.Error(), b.kept, true
 	case err != nil && !s.Cut:
 		s.Error = err.Error()
 	}
@@ -274,22 +283,37 @@ func textOrNot(b []byte, cut bool) (text, encoded string) {
 	return "", base64.StdEncoding.EncodeToString(b)
 }
 
-func showMessages(messages []message, lost, after int, inflaters [2]inflater) []Message {
+// maxShown bounds what the compressed messages of one answer are inflated to, in bytes.
+const maxShown = 8 << 20
+
+// showMessages shows the messages after one. No more than left is inflated: those that are
+// not shown take of that, too, as the later ones refer to them.
+func showMessages(messages []message, lost, after int, inflaters [2]inflater, left *int64) []Message {
 	var shown []Message
+	room := int64(maxShown)
 	for i, m := range messages {
 		s := Message{Number: lost + i + 1, At: m.at, From: "app", Kind: m.kind, Size: m.size, Cut: int64(len(m.data)) < m.size}
 		side := &inflaters[0]
 		if m.fromVisitor {
 			s.From, side = "visitor", &inflaters[1]
 		}
-		data := m.data
-		if m.deflated {
+		data, skipped := m.data, s.Number <= after
+		if m.deflated && !(skipped && m.alone) {
+			limit := *left
+			if !skipped {
+				limit = min(limit, room)
+			}
+			before := limit
 			var err error
-			if data, err = side.inflate(m); err != nil {
+			if data, err = side.inflate(m, &limit); err != nil {
 				s.Error = err.Error()
 			}
+			*left -= before - limit
+			if !skipped {
+				room -= before - limit
+			}
 		}
-		if s.Number <= after {
+		if skipped {
 			continue
 		}
 		if m.kind == kindOf(opClose) && len(data) >= 2 { // RFC 6455, section 5.5.1

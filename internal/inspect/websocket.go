@@ -215,17 +215,27 @@ const (
 	maxInflated = 4 << 20
 )
 
-var errNotWhole = errors.New("compressed, and a part that it refers to was not kept")
+var (
+	errNotWhole = errors.New("compressed, and a part that it refers to was not kept")
+	errInflated = errors.New("compressed, and too large to be shown")
+)
 
 // skip goes past a message.
 func (i *inflater) skip(m message) {
 	if m.deflated && !m.alone {
-		i.inflate(m)
+		left := int64(maxInflated)
+		i.inflate(m, &left)
 	}
 }
 
-// inflate returns what a message says. An error is of what cannot be read.
-func (i *inflater) inflate(m message) ([]byte, error) {
+// inflate returns what a message says, and takes the bytes off left, which it keeps to. An
+// error is of what cannot be read.
+func (i *inflater) inflate(m message, left *int64) ([]byte, error) {
+	limit := min(maxInflated, *left)
+	if limit <= 0 {
+		i.lost = true
+		return nil, errInflated
+	}
 	if m.alone {
 		i.window, i.lost = nil, false
 	}
@@ -236,9 +246,10 @@ func (i *inflater) inflate(m message) ([]byte, error) {
 	// The sender has left out the end of the last block, and none is the last.
 	const tail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
 	r := flate.NewReaderDict(io.MultiReader(bytes.NewReader(m.data), strings.NewReader(tail)), i.window)
-	text, err := io.ReadAll(io.LimitReader(r, maxInflated+1))
-	if err == nil && len(text) > maxInflated {
-		err = errors.New("compressed, and too large to be shown")
+	text, err := io.ReadAll(io.LimitReader(r, limit+1))
+	*left -= int64(len(text))
+	if err == nil && int64(len(text)) > limit {
+		err = errInflated
 	}
 	if err != nil {
 		i.lost = true

@@ -5,6 +5,9 @@ const quote = (s) => `'${s.replaceAll("'", `'\\''`)}'`;
 // Of the way, of the tunnel's, or counted by curl itself.
 const ours = /^(host|content-length|connection|transfer-encoding|accept-encoding|expect|te|forwarded|x-forwarded-.*|x-real-ip)$/i;
 
+// What a terminal may take for a key or a command of its own when it is pasted.
+const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
+
 // command is the request as a command for a POSIX shell.
 export function command(r) {
   const words = [`curl ${quote(r.url)}`];
@@ -16,7 +19,11 @@ export function command(r) {
   }
   if (r.request.headers.some((h) => h.name === "Accept-Encoding")) words.push("--compressed");
   const body = r.request.body;
-  if (body.text) words.push(`--data-binary ${quote(body.text)}`);
+  // --data-binary would take a text that begins with @ for the name of a file.
+  const plain = body.text && !controls.test(body.text);
+  if (plain) words.push(`--data-raw ${quote(body.text)}`);
   const line = words.join(" \\\n  ");
-  return body.base64 ? `printf %s ${btoa(String.fromCharCode(...bytesOf(body)))} | base64 -d | ${line} \\\n  --data-binary @-` : line;
+  if (plain || !body.text && !body.base64) return line;
+  const bytes = Array.from(bytesOf(body), (b) => String.fromCharCode(b)).join("");
+  return `printf %s ${btoa(bytes)} | base64 -d | ${line} \\\n  --data-binary @-`;
 }
