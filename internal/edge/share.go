@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,8 +158,12 @@ func shows(r *http.Request, p *policy.Policy) error {
 	return err
 }
 
+// hashes has room for as many passwords as are looked at at once: it takes long, and the
+// rest of the processors is for everybody else.
+var hashes = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
 // byPassword reports whether r has a user's password, or how long none is looked at. One
-// that is new is looked at alone: it takes long, and guesses are counted one by one.
+// that is new is looked at alone among those of its route: guesses are counted one by one.
 func (h *HTTP) byPassword(r *http.Request, p *policy.Policy, from netip.Addr) (ok bool, wait time.Duration) {
 	name, password, ok := r.BasicAuth()
 	if !ok || len(r.Header["Authorization"]) != 1 {
@@ -171,8 +176,15 @@ func (h *HTTP) byPassword(r *http.Request, p *policy.Policy, from netip.Addr) (o
 	if p.Known(name, password) {
 		return true, 0
 	}
-	h.login.Lock()
-	defer h.login.Unlock()
+	defer p.Alone()()
+	if p.Known(name, password) {
+		return true, 0 // whoever was before has shown the same
+	}
+	select {
+	case hashes <- struct{}{}:
+		defer func() { <-hashes }()
+	case <-r.Context().Done():
+	}
 	if r.Context().Err() != nil {
 		return false, 0 // the visitor has left the queue
 	}
