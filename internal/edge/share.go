@@ -73,7 +73,7 @@ func (h *HTTP) keepsOut(w http.ResponseWriter, r *http.Request, v *visit, route 
 	code, wait := protocol.LinkRequired, time.Duration(0)
 	if p.ByPassword() {
 		var ok bool
-		if ok, wait = h.byPassword(r, p, from); ok {
+		if ok, wait = h.byPassword(r, route.Name, p, from); ok {
 			return false
 		}
 		code = protocol.LoginRequired
@@ -164,13 +164,13 @@ var hashes = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // byPassword reports whether r has a user's password, or how long none is looked at. One
 // that is new is looked at alone among those of its route: guesses are counted one by one.
-func (h *HTTP) byPassword(r *http.Request, p *policy.Policy, from netip.Addr) (ok bool, wait time.Duration) {
+func (h *HTTP) byPassword(r *http.Request, of string, p *policy.Policy, from netip.Addr) (ok bool, wait time.Duration) {
 	name, password, ok := r.BasicAuth()
 	if !ok || len(r.Header["Authorization"]) != 1 {
 		return false, 0
 	}
 	// Also of one that was right before, or the answer would tell.
-	if wait := h.Logins.Wait(from); wait > 0 {
+	if wait := h.Logins.Wait(of, from); wait > 0 {
 		return false, wait
 	}
 	if p.Known(name, password) {
@@ -188,11 +188,11 @@ func (h *HTTP) byPassword(r *http.Request, p *policy.Policy, from netip.Addr) (o
 	if r.Context().Err() != nil {
 		return false, 0 // the visitor has left the queue
 	}
-	if wait := h.Logins.Wait(from); wait > 0 {
+	if wait := h.Logins.Wait(of, from); wait > 0 {
 		return false, wait
 	}
 	ok = p.Login(name, password)
-	h.Logins.Count(from, ok)
+	h.Logins.Count(of, from, ok)
 	return ok, 0
 }
 

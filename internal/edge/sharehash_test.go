@@ -23,13 +23,13 @@ func TestSharePasswordIsHashedOnce(t *testing.T) {
 	r.SetBasicAuth("alice", "sesame")
 	h := new(HTTP)
 	done := p.Alone()
-	if ok, _ := h.byPassword(r, other, netip.Addr{}); !ok {
+	if ok, _ := h.byPassword(r, "demo", other, netip.Addr{}); !ok {
 		t.Error("another route's visitor is not let in")
 	}
 	var visitors sync.WaitGroup
 	for range 5 {
 		visitors.Go(func() {
-			if ok, _ := h.byPassword(r, p, netip.Addr{}); !ok {
+			if ok, _ := h.byPassword(r, "demo", p, netip.Addr{}); !ok {
 				t.Error("not let in")
 			}
 		})
