@@ -46,7 +46,7 @@ const (
 // is the same wrong one again, as of a client that a supervisor starts over and
 // over.
 //
-// It keeps at most 840 times PerMinute networks that failed, and 16,384
+// It keeps, of each door, at most 840 times PerMinute networks that failed, and 16,384
 // addresses, 180 to 500 bytes each; a session is 180. A clock that is set
 // changes nothing.
 type Throttle struct {
@@ -55,14 +55,26 @@ type Throttle struct {
 	Log       *slog.Logger // nil discards; one line a minute at most
 
 	mu      sync.Mutex // guards the following, and makes guesses that come at once count one after the other
-	sources map[netip.Prefix]*source
+	sources map[place]*source
 	known   list.List // of the *source that logged in, the last one first
 	logins  logins
-	first   debt // of sites that had not failed of late
-	all     debt // of the others
+	totals  map[string]*total // by place.of
 	swept   time.Time
 	warned  time.Time
 	refused int // since warned
+}
+
+// place is where a login came from, and of what: what fails at one door shuts nobody out
+// of another's.
+type place struct {
+	of string // "": the server's own
+	netip.Prefix
+}
+
+// total is what failed at one door.
+type total struct {
+	first debt // of sites that had not failed of late
+	all   debt // of the others
 }
 
 // source is an address, or a site, that failed within the last minutes, or an
@@ -116,7 +128,7 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 	if t.PerMinute <= 0 || token == "" {
 		return t.Auth.Authenticate(token, session)
 	}
-	address, site := network(from, 64), Site(from)
+	address, site := places("", from)
 	sum, on := digest(sha256.Sum256([]byte(token))), digest(sha256.Sum256([]byte(session)))
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +137,7 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 	known := t.logins.know(on, sum)
 	free := known || s != nil && slices.Contains(s.wrong, sum)
 	if !free {
-		if wait := t.wait(s, t.sources[site], now); wait > 0 {
+		if wait := t.wait(address, site, now); wait > 0 {
 			t.warn(from, now)
 			return Identity{}, &Throttled{RetryAfter: wait}
 		}
@@ -144,14 +156,16 @@ func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identit
 // Wait is how long no secret is to be looked at that comes from there; 0: it may be. It is
 // for what is compared elsewhere, where each comparison is told to [Throttle.Count] before
 // the next one asks. A nil Throttle has no limit.
-func (t *Throttle) Wait(from netip.Addr) time.Duration {
+// Each of, such as an endpoint's name, is counted for itself.
+func (t *Throttle) Wait(of string, from netip.Addr) time.Duration {
 	if t == nil || t.PerMinute <= 0 {
 		return 0
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	wait := t.wait(t.sources[network(from, 64)], t.sources[Site(from)], now)
+	address, site := places(of, from)
+	wait := t.wait(address, site, now)
 	if wait > 0 {
 		t.warn(from, now)
 	}
@@ -159,23 +173,29 @@ func (t *Throttle) Wait(from netip.Addr) time.Duration {
 }
 
 // Count notes that a secret which came from there was compared, and whether it was right.
-func (t *Throttle) Count(from netip.Addr, right bool) {
+func (t *Throttle) Count(of string, from netip.Addr, right bool) {
 	if t == nil || t.PerMinute <= 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
+	address, site := places(of, from)
 	if right {
-		t.remember(t.source(network(from, 64), now))
+		t.remember(t.source(address, now))
 		return
 	}
-	t.failed(network(from, 64), Site(from), now)
+	t.failed(address, site, now)
 }
 
 // Site is the network that one customer of a provider may have: all of an IPv6
 // /48, or an IPv4 address. The zero address is at the zero Prefix.
 func Site(a netip.Addr) netip.Prefix { return network(a, 48) }
+
+// places are the address and the site of from.
+func places(of string, from netip.Addr) (address, site place) {
+	return place{of, network(from, 64)}, place{of, Site(from)}
+}
 
 // network is a itself, or that many bits of it where it is of IPv6.
 func network(a netip.Addr, bits int) netip.Prefix {
@@ -187,8 +207,13 @@ func network(a netip.Addr, bits int) netip.Prefix {
 	return p
 }
 
-// wait is how long s at site, which may be nil, is not listened to.
-func (t *Throttle) wait(s, site *source, now time.Time) time.Duration {
+// wait is how long address at there is not listened to.
+func (t *Throttle) wait(address, there place, now time.Time) time.Duration {
+	s, site := t.sources[address], t.sources[there]
+	sum := t.totals[address.of]
+	if sum == nil {
+		sum = new(total)
+	}
 	var own time.Duration
 	if s != nil {
 		own = s.debt.wait(now, t.PerMinute)
@@ -197,17 +222,17 @@ func (t *Throttle) wait(s, site *source, now time.Time) time.Duration {
 		}
 	}
 	if site == nil || !site.failedOfLate(now) {
-		return max(own, t.first.wait(now, t.PerMinute*firstFactor))
+		return max(own, sum.first.wait(now, t.PerMinute*firstFactor))
 	}
 	if site != s {
 		own = max(own, site.debt.wait(now, t.PerMinute*siteFactor))
 	}
-	return max(own, t.all.wait(now, t.PerMinute*allFactor))
+	return max(own, sum.all.wait(now, t.PerMinute*allFactor))
 }
 
 // failed counts a wrong token against all that it is to count against, and returns whose
 // it was.
-func (t *Throttle) failed(address, network netip.Prefix, now time.Time) *source {
+func (t *Throttle) failed(address, network place, now time.Time) *source {
 	s := t.source(address, now)
 	s.debt.add(now, t.PerMinute)
 	if s.known != nil {
@@ -217,10 +242,18 @@ func (t *Throttle) failed(address, network netip.Prefix, now time.Time) *source 
 	if site != s {
 		site.debt.add(now, t.PerMinute*siteFactor)
 	}
+	sum := t.totals[address.of]
+	if sum == nil {
+		sum = new(total)
+		if t.totals == nil {
+			t.totals = make(map[string]*total)
+		}
+		t.totals[address.of] = sum
+	}
 	if site.failedOfLate(now) {
-		t.all.add(now, t.PerMinute*allFactor)
+		sum.all.add(now, t.PerMinute*allFactor)
 	} else {
-		t.first.add(now, t.PerMinute*firstFactor)
+		sum.first.add(now, t.PerMinute*firstFactor)
 	}
 	site.failed = now
 	return s
@@ -248,7 +281,7 @@ func (t *Throttle) remember(s *source) {
 
 // source returns the entry of prefix, and takes out those that say nothing any
 // more.
-func (t *Throttle) source(prefix netip.Prefix, now time.Time) *source {
+func (t *Throttle) source(at place, now time.Time) *source {
 	if now.Sub(t.swept) >= window {
 		t.swept = now
 		for p, s := range t.sources {
@@ -256,14 +289,19 @@ func (t *Throttle) source(prefix netip.Prefix, now time.Time) *source {
 				delete(t.sources, p)
 			}
 		}
+		for of, sum := range t.totals {
+			if !sum.first.until.After(now) && !sum.all.until.After(now) {
+				delete(t.totals, of)
+			}
+		}
 	}
-	s := t.sources[prefix]
+	s := t.sources[at]
 	if s == nil {
 		s = new(source)
 		if t.sources == nil {
-			t.sources = make(map[netip.Prefix]*source)
+			t.sources = make(map[place]*source)
 		}
-		t.sources[prefix] = s
+		t.sources[at] = s
 	}
 	return s
 }

@@ -330,7 +330,7 @@ func TestThrottleMemory(t *testing.T) {
 		if n := len(th.logins.tokens); n != maxLogins || len(th.logins.sessions) != maxLogins {
 			t.Errorf("%d logins are kept in a ring of %d, want %d", n, len(th.logins.sessions), maxLogins)
 		}
-		s := th.sources[Site(addr(2*maxKnown-1))]
+		s := th.sources[place{"", Site(addr(2*maxKnown - 1))}]
 		for n := range 1000 {
 			login(t, th, addr(2*maxKnown-1), fmt.Sprint("guess-", n))
 			time.Sleep(time.Minute)
@@ -362,34 +362,37 @@ func TestThrottleElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := &Throttle{PerMinute: 3}
 		for range 3 {
-			if wait := th.Wait(addr(1)); wait != 0 {
+			if wait := th.Wait("", addr(1)); wait != 0 {
 				t.Fatalf("it waits %v", wait)
 			}
-			th.Count(addr(1), false)
+			th.Count("", addr(1), false)
 		}
-		wait := th.Wait(addr(1))
+		wait := th.Wait("", addr(1))
 		if wait <= 0 || wait > time.Minute/3 {
 			t.Fatalf("it waits %v", wait)
 		}
-		if wait := th.Wait(addr(2)); wait != 0 {
+		if wait := th.Wait("other", addr(1)); wait != 0 {
+			t.Errorf("at another door it waits %v", wait)
+		}
+		if wait := th.Wait("", addr(2)); wait != 0 {
 			t.Errorf("another waits %v", wait)
 		}
 		time.Sleep(wait)
-		if wait := th.Wait(addr(1)); wait != 0 {
+		if wait := th.Wait("", addr(1)); wait != 0 {
 			t.Errorf("it waits on for %v", wait)
 		}
 		// An address that got in before is not shut out by all the others.
-		th.Count(addr(3), true)
+		th.Count("", addr(3), true)
 		for n := range 1000 {
-			th.Count(addr(100+n%500), false)
+			th.Count("", addr(100+n%500), false)
 		}
-		if th.Wait(addr(100)) == 0 || th.Wait(addr(3)) != 0 {
+		if th.Wait("", addr(100)) == 0 || th.Wait("", addr(3)) != 0 {
 			t.Error("it is not the one who guesses that waits")
 		}
 	})
 	var none *Throttle
-	none.Count(addr(1), false)
-	if none.Wait(addr(1)) != 0 || new(Throttle).Wait(addr(1)) != 0 {
+	none.Count("", addr(1), false)
+	if none.Wait("", addr(1)) != 0 || new(Throttle).Wait("", addr(1)) != 0 {
 		t.Error("without a limit there is one")
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
@@ -53,8 +52,6 @@ type HTTP struct {
 	// Log gets one line a request at debug level, and why requests failed. Nil
 	// discards.
 	Log *slog.Logger
-
-	login sync.Mutex // a password is being looked at
 }
 
 // notSentRetry is how long a request waits before it looks again for a route

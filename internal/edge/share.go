@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func (h *HTTP) keepsOut(w http.ResponseWriter, r *http.Request, v *visit, route 
 	code, wait := protocol.LinkRequired, time.Duration(0)
 	if p.ByPassword() {
 		var ok bool
-		if ok, wait = h.byPassword(r, p, from); ok {
+		if ok, wait = h.byPassword(r, route.Name, p, from); ok {
 			return false
 		}
 		code = protocol.LoginRequired
@@ -157,30 +158,41 @@ func shows(r *http.Request, p *policy.Policy) error {
 	return err
 }
 
+// hashes has room for as many passwords as are looked at at once: it takes long, and the
+// rest of the processors is for everybody else.
+var hashes = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
 // byPassword reports whether r has a user's password, or how long none is looked at. One
-// that is new is looked at alone: it takes long, and guesses are counted one by one.
-func (h *HTTP) byPassword(r *http.Request, p *policy.Policy, from netip.Addr) (ok bool, wait time.Duration) {
+// that is new is looked at alone among those of its route: guesses are counted one by one.
+func (h *HTTP) byPassword(r *http.Request, of string, p *policy.Policy, from netip.Addr) (ok bool, wait time.Duration) {
 	name, password, ok := r.BasicAuth()
 	if !ok || len(r.Header["Authorization"]) != 1 {
 		return false, 0
 	}
 	// Also of one that was right before, or the answer would tell.
-	if wait := h.Logins.Wait(from); wait > 0 {
+	if wait := h.Logins.Wait(of, from); wait > 0 {
 		return false, wait
 	}
 	if p.Known(name, password) {
 		return true, 0
 	}
-	h.login.Lock()
-	defer h.login.Unlock()
+	defer p.Alone()()
+	if p.Known(name, password) {
+		return true, 0 // whoever was before has shown the same
+	}
+	select {
+	case hashes <- struct{}{}:
+		defer func() { <-hashes }()
+	case <-r.Context().Done():
+	}
 	if r.Context().Err() != nil {
 		return false, 0 // the visitor has left the queue
 	}
-	if wait := h.Logins.Wait(from); wait > 0 {
+	if wait := h.Logins.Wait(of, from); wait > 0 {
 		return false, wait
 	}
 	ok = p.Login(name, password)
-	h.Logins.Count(from, ok)
+	h.Logins.Count(of, from, ok)
 	return ok, 0
 }
 

@@ -160,6 +160,11 @@ func TestGuessesAreThrottled(t *testing.T) {
 	if a := from("192.0.2.1", "X: none"); answered(a) != "401 login_required" {
 		t.Errorf("without a guess: %s", answered(a))
 	}
+	// What fails at one name shuts nobody out of another.
+	publishAs(t, addr, tunnel.Options{Name: "third", Share: &protocol.Share{BasicAuth: alice(t)}}, seen("third"))
+	if a := get(t, addr, "GET / HTTP/1.1", "Host: third.example.com", rightful, "X-Forwarded-For: 192.0.2.1"); answered(a) != "third" {
+		t.Errorf("at another name: %s", answered(a))
+	}
 	if a := from("198.51.100.1", rightful); answered(a) != "demo" {
 		t.Errorf("another: %s", answered(a))
 	}

@@ -72,6 +72,13 @@ func (p *Policy) Login(name, password string) bool {
 	return true
 }
 
+// Alone waits until nobody else looks at a password of p, and keeps others waiting until
+// done is called.
+func (p *Policy) Alone() (done func()) {
+	p.login.Lock()
+	return p.login.Unlock
+}
+
 // maxEntered is how many tokens and passwords are remembered that were right.
 const maxEntered = 1000
 

@@ -4,7 +4,11 @@
 // out, so that a client which only passes bytes on is enough.
 package policy
 
-import "github.com/revtun/tunnel/pkg/protocol"
+import (
+	"sync"
+
+	"github.com/revtun/tunnel/pkg/protocol"
+)
 
 // Policy belongs to a route and is never changed after the route was bound. A
 // nil Policy, and its zero value, leave requests and answers as they are.
@@ -19,6 +23,7 @@ type Policy struct {
 	Share *protocol.Share
 
 	entered entered
+	login   sync.Mutex // a password is being looked at
 }
 
 // Rewrites reports whether requests and answers are to be rewritten.
