@@ -113,7 +113,7 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	// One entry at a time is in memory: a small body may be a large one when decoded.
 	io.WriteString(w, `{"log":{"version":"1.2","creator":{"name":"tunnel-client","version":"1"},"entries":[`)
-	left, between := int64(maxExported), ""
+	left, between := s.most, ""
 	for _, one := range f.choose(r.Context(), s.store.all()) {
 		if r.Context().Err() != nil {
 			return // nobody reads it any more

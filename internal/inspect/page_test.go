@@ -316,21 +316,24 @@ func TestPage(t *testing.T) {
 		c.Close(websocket.StatusNormalClosure, "")
 		b.shows("#detail table", "close 1000")
 	})
-	t.Run("copy as curl", func(t *testing.T) {
-		b.t = t
-		b.do(`import("./curl.js").then(({ command }) => { window.curl = (text) => command({ url: "http://a/", method: "POST",
-			request: { headers: [], body: { text } } }) })`)
-		b.await(`window.curl`)
-		for text, want := range map[string]string{
-			"@/etc/passwd": "--data-raw '@/etc/passwd'", "a\n\tb": "--data-raw 'a\n\tb'", "\x1b[31m": "printf %s G1szMW0= | base64 -d", "a\r\n": "printf %s YQ0K |",
-		} {
-			if !b.is(fmt.Sprintf(`curl(%s).includes(%s)`, quoted(text), quoted(want))) {
-				t.Errorf("the command for %q has no %q", text, want)
-			}
-		}
-	})
+	t.Run("copy as curl", func(t *testing.T) { testCurl(t, b) })
 	t.Run("narrow and dark", func(t *testing.T) { testNarrowAndDark(t, b) })
 	t.Run("10,000 requests", func(t *testing.T) { testManyRequests(t, b, s, store) })
+}
+
+// testCurl sees that a command for a shell reads no file and has nothing that a terminal obeys.
+func testCurl(t *testing.T, b *tab) {
+	b.t = t
+	b.do(`import("./curl.js").then(({ command }) => { window.curl = (text) => command({ url: "http://a/", method: "POST",
+		request: { headers: [], body: { text } } }) })`)
+	b.await(`window.curl`)
+	for text, want := range map[string]string{
+		"@/etc/passwd": "--data-raw '@/etc/passwd'", "a\n\tb": "--data-raw 'a\n\tb'", "\x1b[31m": "printf %s G1szMW0= | base64 -d", "a\r\n": "printf %s YQ0K |",
+	} {
+		if !b.is(fmt.Sprintf(`curl(%s).includes(%s)`, quoted(text), quoted(want))) {
+			t.Errorf("the command for %q has no %q", text, want)
+		}
+	}
 }
 
 func testNarrowAndDark(t *testing.T, b *tab) {

@@ -24,6 +24,7 @@ const tryPorts = 100
 // Server shows a Store on a page, and by an API. Make it with [Listen].
 type Server struct {
 	store   *Store
+	most    int64 // what all of one export is decoded to, in bytes
 	log     *slog.Logger
 	token   string
 	host    string // a name that the user listens at; "": none
@@ -45,7 +46,7 @@ func Listen(store *Store, addr string, log *slog.Logger) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{store: store, log: log, token: rand.Text(), ending: make(chan struct{})}
+	s := &Server{store: store, most: maxExported, log: log, token: rand.Text(), ending: make(chan struct{})}
 	if host != "" && net.ParseIP(host) == nil {
 		s.host = strings.ToLower(host)
 	}

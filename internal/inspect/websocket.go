@@ -220,11 +220,11 @@ var (
 	errInflated = errors.New("compressed, and too large to be shown")
 )
 
-// skip goes past a message.
+// skip goes past a message that is given up. It is not inflated, as what passes waits for
+// this: later messages that may refer to it cannot be read any more.
 func (i *inflater) skip(m message) {
 	if m.deflated && !m.alone {
-		left := int64(maxInflated)
-		i.inflate(m, &left)
+		i.window, i.lost = nil, true
 	}
 }
 
