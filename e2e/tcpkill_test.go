@@ -90,6 +90,7 @@ func killAmid(t *testing.T, addr string, apps <-chan net.Conn, kill func()) {
 		}
 		t.Cleanup(func() { v.Close() })
 		a := awaitOn(t, apps, "the app's connection")
+		t.Cleanup(func() { a.Close() }) // or the garbage collector may do it before the kill, in order
 		for _, c := range []net.Conn{v, a} {
 			c.SetDeadline(time.Now().Add(patience))
 		}
