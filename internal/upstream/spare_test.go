@@ -3,8 +3,11 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +71,33 @@ func TestLinesWaitForASpare(t *testing.T) {
 			t.Errorf("got %v after %v the second time", err, time.Since(since))
 		}
 	})
+}
+
+// A request that waits for 100 (Continue) goes by HTTP/1.1 where that is free, as a server
+// of HTTP/2 may answer by itself; another one, and where none is free, by HTTP/2.
+func TestLinesExpect(t *testing.T) {
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.ProtoMajor) })
+	p := NewLines(0)
+	for _, h2 := range []bool{true, false} {
+		here, there := tcpPair(t)
+		p.Add(lineOn(t, h2, app, here, there))
+	}
+	for expect, want := range map[string]string{"100-continue": "1", "": "2"} {
+		req := asked(t.Context(), "POST", "/", strings.NewReader("body"))
+		req.ContentLength = 4
+		if expect != "" {
+			req.Header.Set("Expect", expect)
+		}
+		res, err := p.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if string(got) != want {
+			t.Errorf("with Expect %q it came by HTTP/%s", expect, got)
+		}
+	}
 }
 
 // grant upgrades as asked for.
