@@ -47,7 +47,8 @@ func switchProtocols(w http.ResponseWriter, res *http.Response) error {
 		return fmt.Errorf("switch protocols: %w", err)
 	}
 	t := &splice{a: side{ReadWriteCloser: visitor}, b: side{ReadWriteCloser: app}}
-	setLinger(visitor, 0) // the end of this process is none of what the visitor reads from here on
+	setLinger(visitor, 0) // the end of this process is none of what either side reads once the visitor
+	setLinger(app, 0)     // knows that it is through
 	head := buffered.Writer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	res.Header.Write(head)

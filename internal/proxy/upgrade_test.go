@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -338,4 +339,45 @@ func TestUpgradeWithoutConnection(t *testing.T) {
 		t.Error(m)
 	}
 	within(t, "end of the body", closed)
+}
+
+// Whoever has seen the 101 may see the end of this process next: by then that is an
+// abort for both sides, and the end of neither (R17).
+func TestUpgradeLingersBefore101(t *testing.T) {
+	one, peer := pair(t)
+	go io.Copy(io.Discard, peer)
+	visitor, app := &lingering{Conn: one, seconds: -1}, &lingering{Conn: one, seconds: -1}
+	seen := &watched{Conn: visitor, wrote: func() {
+		if visitor.seconds != 0 || app.seconds != 0 {
+			t.Errorf("at the 101 the visitor lingers %d s and the app %d s, want 0", visitor.seconds, app.seconds)
+		}
+	}}
+	go peer.Close()
+	res := &http.Response{StatusCode: http.StatusSwitchingProtocols, Header: http.Header{}, Body: app}
+	if err := switchProtocols(hijackable{httptest.NewRecorder(), seen}, res); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watched calls wrote before something is written.
+type watched struct {
+	net.Conn
+	wrote func()
+}
+
+func (c *watched) NetConn() net.Conn { return c.Conn }
+
+func (c *watched) Write(p []byte) (int, error) {
+	c.wrote()
+	return c.Conn.Write(p)
+}
+
+// hijackable hands over conn.
+type hijackable struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
 }
