@@ -24,7 +24,7 @@ const pollEvery = time.Second
 // A change of the file counts from the next Authenticate on. While the file is
 // missing, unreadable, empty or invalid nobody is let in; the identities that
 // it made valid last stay valid, so that live sessions outlive a slip of the
-// editor; but of a file that was read and holds no token none does.
+// editor; but of a file that holds no token, and goes on so, none does.
 type Tokens struct {
 	Log *slog.Logger // nil discards; never shows a token
 
@@ -145,6 +145,7 @@ func (t *Tokens) Run(ctx context.Context, changed func()) error {
 		}
 		now := t.poll()
 		if now == last && now != told {
+			t.settle()
 			told = now
 			changed()
 		}
@@ -157,6 +158,16 @@ func (t *Tokens) poll() (version int) {
 	defer t.mu.Unlock()
 	t.refresh()
 	return t.version
+}
+
+// settle has a file without tokens mean that they were all taken away. One that is just
+// being written looks the same for a moment, in which nothing is to be lost.
+func (t *Tokens) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bad == errNoToken {
+		t.sums = nil
+	}
 }
 
 // refresh takes over what the file holds now. The caller holds mu. The file is
@@ -174,11 +185,8 @@ func (t *Tokens) refresh() {
 		return
 	}
 	sums, err := parse(data)
-	if err == errNoToken && len(t.sums) > 0 {
-		// The last one was taken away. A file that is just being written looks the
-		// same for a moment, which Run waits for.
-		t.sums = nil
-		t.version++
+	if err == errNoToken && t.bad != errNoToken {
+		t.version++ // for Run, see settle
 	}
 	if err != nil {
 		t.reject(err)

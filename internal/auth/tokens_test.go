@@ -220,9 +220,8 @@ func TestFailClosed(t *testing.T) {
 					}
 				}
 			}
-			// A file that was read and holds no token takes all of them away.
-			if keeps := name != "empty"; tokens.Valid(a) != keeps {
-				t.Errorf("a live session's identity is valid: %v, want %v", !keeps, keeps)
+			if !tokens.Valid(a) || !tokens.Rights(a).Name("demo") {
+				t.Error("a live session lost its rights")
 			}
 
 			if err := os.RemoveAll(path); err != nil {
