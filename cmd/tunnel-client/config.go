@@ -162,7 +162,7 @@ func proxyProtocol(c *cli.Context, kind protocol.Kind) (prepare, error) {
 }
 
 // reverse is what is different over PTTH, by which the server is told of nothing but
-// origins.
+// origins, and who may visit them.
 func (f *config) reverse(origin string) error {
 	switch {
 	case f.client.Transport != tunnel.PTTH && origin != "":
@@ -175,8 +175,6 @@ func (f *config) reverse(origin string) error {
 		return errors.New("--generation needs a server that knows it, which PTTH has no word for: use another --transport")
 	case f.listen.Private:
 		return errors.New("--private needs streams, which PTTH has not: use another --transport")
-	case f.listen.Share != nil, f.links != nil:
-		return errors.New("PTTH has no word for who may visit, how long, and what is changed on the way: leave that out, or use another --transport")
 	case f.listen.Visitor:
 		return errors.New("--proxy-protocol needs a server that says who visitors are, which PTTH has no word for: use another --transport")
 	case origin != "" && f.listen.Name != "":

@@ -52,7 +52,7 @@ func TestBasicAuthFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, args := range map[string][]string{
-		"flag": {"--basic-auth", "bob:x", "--basic-auth", "alice:se,ame"}, "file": {"--basic-auth-file", "users"}, "variable": nil,
+		"flag": {"--basic-auth", "bob:x", "--basic-auth", "alice:se,ame"}, "by PTTH": {"--basic-auth", "alice:se,ame", "--transport", "ptth"}, "file": {"--basic-auth-file", "users"}, "variable": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if args == nil {
@@ -63,6 +63,7 @@ func TestBasicAuthFlags(t *testing.T) {
 			if status, code, _ := visitAs(t, base, url, ""); status != 401 || code != "login_required" {
 				t.Errorf("without a password: %d %s", status, code)
 			}
+			eventually(t, "the app is reached", func() bool { status, _, _ := visitAs(t, base, url, asAlice); return status != 503 })
 			if status, _, body := visitAs(t, base, url, asAlice); status != 200 || !strings.Contains(body, "auth=[]") {
 				t.Errorf("with the password: %d %s", status, body)
 			}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/transport"
 	"github.com/revtun/tunnel/internal/upstream"
@@ -35,6 +36,8 @@ type origin struct {
 	server  *Server
 	name    string // the registry's
 	owner   string
+	share   *protocol.Share // who may visit; nil: everybody
+	ends    time.Time       // when its time is over; the zero time: never
 	lines   *upstream.Lines
 	settled chan struct{} // closed when it is known whether the name could be bound
 
@@ -49,6 +52,7 @@ type origin struct {
 type attachment struct {
 	claimant
 	alpn    string
+	share   *protocol.Share // for all its origins; nil: everybody may visit
 	origins []*origin
 	byRight map[string]bool
 	conn    net.Conn
@@ -71,7 +75,12 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, r, from, &protocol.Error{Code: protocol.BadRequest, Message: err.Error()})
 		return
 	}
-	a := &attachment{alpn: alpn}
+	share, err := protocol.ParsePolicy(r.Header)
+	if err != nil {
+		s.refuseUpgrade(w, r, from, &protocol.Error{Code: protocol.BadRequest, Message: err.Error()})
+		return
+	}
+	a := &attachment{alpn: alpn, share: share}
 	a.server, a.log = s, s.log.With("remote", r.RemoteAddr, "transport", "ptth", "alpn", alpn)
 	if err := s.identify(w, r, from, &a.claimant); err != nil {
 		s.refuseUpgrade(w, r, from, err)
@@ -90,7 +99,7 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, r, from, asError(err, protocol.NameTaken))
 		return
 	}
-	conn, err := transport.AcceptPTTH(w, alpn)
+	conn, err := transport.AcceptPTTH(w, alpn, share)
 	if err != nil {
 		a.part(0)
 		s.over()
@@ -134,6 +143,9 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, from netip.Add
 func (a *attachment) mayServe(ctx context.Context, all []protocol.Origin) (names []string, refusal *protocol.Error) {
 	if most := a.server.c.MaxNames; len(all) > most {
 		return nil, &protocol.Error{Code: protocol.BadRequest, Message: "the list has more origins than a connection may have here", Hint: "attach a connection for each of them"}
+	}
+	if err := checkShare(&protocol.Bind{Share: a.share}); err != nil {
+		return nil, asError(err, protocol.ShareUnsupported)
 	}
 	a.byRight = make(map[string]bool)
 	for _, one := range all {
@@ -197,7 +209,7 @@ func (s *Server) nameOf(o protocol.Origin) (string, error) {
 // nobody serves yet. With an error it is one of none.
 func (a *attachment) join(names []string) error {
 	for _, name := range names {
-		o, err := a.server.origin(&a.claimant, name)
+		o, err := a.server.origin(&a.claimant, name, a.share)
 		if err != nil {
 			a.part(0)
 			return err
@@ -207,34 +219,64 @@ func (a *attachment) join(names []string) error {
 	return nil
 }
 
-// origin returns the one that c's identity serves as name. Each call is followed by
-// one of done where there is no error.
-func (s *Server) origin(c *claimant, name string) (*origin, error) {
-	s.origins.mu.Lock()
-	o := s.origins.byName[name]
-	switch {
-	case o == nil:
-		o = &origin{server: s, name: name, owner: c.owner, lines: upstream.NewLines(s.c.MaxRequests), settled: make(chan struct{}), using: 1}
-		if s.origins.byName == nil {
-			s.origins.byName = make(map[string]*origin)
+// origin returns the one that c's identity serves as name, by share. Each call is followed
+// by one of done where there is no error.
+func (s *Server) origin(c *claimant, name string, share *protocol.Share) (*origin, error) {
+	for {
+		s.origins.mu.Lock()
+		o := s.origins.byName[name]
+		switch {
+		case o == nil:
+			o = s.newOrigin(c, name, share)
+			s.origins.mu.Unlock()
+			o.bind(c.group)
+			close(o.settled)
+		case o.owner != c.owner:
+			s.origins.mu.Unlock()
+			return nil, originTaken(name)
+		case !o.share.Same(share):
+			s.origins.mu.Unlock()
+			if !o.yields() {
+				return nil, &protocol.Error{Code: protocol.NameTaken, Message: "other connections of yours serve the name " + name + " by another " + protocol.HeaderPolicy, Hint: "end them first"}
+			}
+			continue
+		default:
+			o.using++
+			s.origins.mu.Unlock()
+			<-o.settled
 		}
-		s.origins.byName[name] = o
-		s.origins.mu.Unlock()
-		o.bind(c.group)
-		close(o.settled)
-	case o.owner == c.owner:
-		o.using++
-		s.origins.mu.Unlock()
-		<-o.settled
-	default:
-		s.origins.mu.Unlock()
-		return nil, originTaken(name)
+		if o.err != nil {
+			o.done(0)
+			return nil, o.err
+		}
+		return o, nil
 	}
-	if o.err != nil {
-		o.done(0)
-		return nil, o.err
+}
+
+// newOrigin notes one that nobody serves yet. The caller holds origins.mu.
+func (s *Server) newOrigin(c *claimant, name string, share *protocol.Share) *origin {
+	o := &origin{
+		server: s, name: name, owner: c.owner, share: share, ends: ends(&protocol.Bind{Share: share}),
+		lines: upstream.NewLines(s.c.MaxRequests), settled: make(chan struct{}), using: 1,
 	}
-	return o, nil
+	if s.origins.byName == nil {
+		s.origins.byName = make(map[string]*origin)
+	}
+	s.origins.byName[name] = o
+	return o
+}
+
+// yields gives the origin up if what serves it gives no sign of life, and reports
+// whether it did.
+func (o *origin) yields() bool {
+	<-o.settled
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	defer cancel()
+	if o.err == nil && o.lines.Alive(ctx) {
+		return false
+	}
+	o.lost()
+	return true
 }
 
 func originTaken(name string) *protocol.Error {
@@ -245,10 +287,14 @@ func originTaken(name string) *protocol.Error {
 func (o *origin) bind(group string) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
-	o.release, o.err = o.server.c.Registry.Bind(ctx, &registry.Route{
-		Name: o.name, Owner: o.owner, Group: group, Kind: protocol.KindHTTP, HTTP: o.lines,
+	route := &registry.Route{
+		Name: o.name, Owner: o.owner, Group: group, Kind: protocol.KindHTTP, Ends: o.ends, HTTP: o.lines,
 		Alive: o.lines.Alive, Silent: o.wasSilent, Lost: o.lost,
-	})
+	}
+	if o.share != nil {
+		route.Policy = &policy.Policy{Share: o.share}
+	}
+	o.release, o.err = o.server.c.Registry.Bind(ctx, route)
 	if errors.Is(o.err, registry.ErrTaken) {
 		o.err = originTaken(o.name)
 	}
@@ -336,6 +382,7 @@ func (a *attachment) run(conn net.Conn) {
 		return
 	}
 	log.Info("origin attached", "owner", a.owner)
+	defer a.expires(line)()
 	for _, o := range a.origins {
 		o.lines.Add(line)
 		o.lines.Check(line)
@@ -352,6 +399,21 @@ func (a *attachment) run(conn net.Conn) {
 	a.part(hold)
 	log.Info("origin leaves", "silent", line.Silent())
 	<-line.Done() // what is under way goes on
+}
+
+// expires has line end with the time of the origins, which is that of the first of them;
+// what is under way then may finish. stop is to be called when line has ended.
+func (a *attachment) expires(line *upstream.Line) (stop func()) {
+	first := slices.MinFunc(a.origins, func(x, y *origin) int { return x.ends.Compare(y.ends) })
+	if first.ends.IsZero() {
+		return func() {}
+	}
+	timer := time.AfterFunc(time.Until(first.ends), func() {
+		ctx, cancel := context.WithTimeout(context.Background(), a.server.c.Grace)
+		defer cancel()
+		line.Shutdown(ctx)
+	})
+	return func() { timer.Stop() }
 }
 
 // note has a found by those that end attachments, unless the server drains.

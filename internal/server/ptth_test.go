@@ -25,10 +25,11 @@ import (
 // origin is an HTTP server that attaches itself by PTTH, with the standard library
 // alone.
 type origin struct {
-	t      *testing.T
-	conn   net.Conn
-	http   *http.Server
-	served chan struct{} // closed when the connection has ended
+	t        *testing.T
+	conn     net.Conn
+	http     *http.Server
+	enforced string        // what the 101 confirmed
+	served   chan struct{} // closed when the connection has ended
 }
 
 // askPTTH asks for PTTH with raw header lines, and returns the answer.
@@ -62,13 +63,19 @@ func (n *node) originPath(names ...string) string {
 // attach serves app for the origins of names, by what alpn says.
 func (n *node) attach(token, alpn string, app http.Handler, names ...string) *origin {
 	n.t.Helper()
-	conn, r, res := n.askPTTH(n.originPath(names...), "ALPN: "+alpn, "Authorization: Bearer "+token)
+	return n.attachBy(app, names, "ALPN: "+alpn, "Authorization: Bearer "+token)
+}
+
+// attachBy is attach by header lines.
+func (n *node) attachBy(app http.Handler, names []string, lines ...string) *origin {
+	n.t.Helper()
+	conn, r, res := n.askPTTH(n.originPath(names...), lines...)
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		body, _ := io.ReadAll(res.Body)
 		n.t.Fatalf("attach %q: %s: %s", names, res.Status, body)
 	}
 	conn.SetDeadline(time.Time{})
-	o := &origin{t: n.t, served: make(chan struct{})}
+	o := &origin{t: n.t, enforced: res.Header.Get(protocol.HeaderPolicy), served: make(chan struct{})}
 	o.conn = &readAhead{conn, r, make(chan struct{}), sync.Once{}}
 	o.http = &http.Server{Handler: app, Protocols: new(http.Protocols)}
 	if res.Header.Get("ALPN") == "h2" {

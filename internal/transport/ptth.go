@@ -45,14 +45,16 @@ func ChoosePTTH(w http.ResponseWriter, r *http.Request) (alpn string, err error)
 }
 
 // AcceptPTTH answers r, for which [ChoosePTTH] chose alpn, with 101, and returns the
-// connection, on which the server is the client of HTTP from now on. Errors are those
-// of [Accept].
-func AcceptPTTH(w http.ResponseWriter, alpn string) (net.Conn, error) {
-	conn, err := takeOver(w, http.Header{
+// connection, on which the server is the client of HTTP from now on. policy is what the
+// server carries out, or nil. Errors are those of [Accept].
+func AcceptPTTH(w http.ResponseWriter, alpn string, policy *protocol.Share) (net.Conn, error) {
+	h := http.Header{
 		"Connection":        {"Upgrade"},
 		"Upgrade":           {protocol.UpgradePTTH},
 		protocol.HeaderALPN: {protocol.FormatALPN(alpn)},
-	})
+	}
+	policy.ConfirmPolicy(h)
+	conn, err := takeOver(w, h)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +66,9 @@ func AcceptPTTH(w http.ResponseWriter, alpn string) (net.Conn, error) {
 // origins, to be sent in one of the versions of HTTP that alpn names. It returns the
 // connection, on which the caller is the server of HTTP from now on, and the version
 // chosen. d.Server's path is put before [protocol.PathPTTH]. Errors are those of
-// [Dialer.Dial]; of a proxy that is not ours the [*Refused] says what it answered.
-func (d *Dialer) DialPTTH(ctx context.Context, origins []protocol.Origin, alpn ...string) (conn net.Conn, chosen string, err error) {
+// [Dialer.Dial]; of a proxy that is not ours the [*Refused] says what it answered, and of
+// one that does not confirm all of policy, which may be nil, it is a [*protocol.Error].
+func (d *Dialer) DialPTTH(ctx context.Context, origins []protocol.Origin, policy *protocol.Share, alpn ...string) (conn net.Conn, chosen string, err error) {
 	if len(origins) == 0 || len(alpn) == 0 {
 		return nil, "", errors.New("PTTH needs an origin and a version of HTTP")
 	}
@@ -81,6 +84,7 @@ func (d *Dialer) DialPTTH(ctx context.Context, origins []protocol.Origin, alpn .
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", protocol.UpgradePTTH)
 	req.Header.Set(protocol.HeaderALPN, protocol.FormatALPN(alpn...))
+	policy.SetPolicy(req.Header)
 	conn, err = d.dial(ctx, func(x *exchange) (net.Conn, error) {
 		x.refused = refusedPTTH
 		resp, err := x.RoundTrip(req)
@@ -89,6 +93,9 @@ func (d *Dialer) DialPTTH(ctx context.Context, origins []protocol.Origin, alpn .
 		}
 		if chosen, err = chosenALPN(resp, alpn); err != nil {
 			return nil, x.broken(resp.StatusCode, err)
+		}
+		if err := policy.Enforced(protocol.ConfirmedPolicy(resp.Header)); err != nil {
+			return nil, err
 		}
 		return x.conn, nil
 	})

@@ -58,7 +58,7 @@ func TestPTTH(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			conn, err := AcceptPTTH(w, alpn)
+			conn, err := AcceptPTTH(w, alpn, nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -70,7 +70,7 @@ func TestPTTH(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		conn, chosen, err := d.DialPTTH(ctx, ptthOrigins(t, "https://a.example", "https://b.example:8443"), c.offer...)
+		conn, chosen, err := d.DialPTTH(ctx, ptthOrigins(t, "https://a.example", "https://b.example:8443"), nil, c.offer...)
 		if err != nil || chosen != c.want {
 			t.Fatalf("%v: got %q, %v", c.offer, chosen, err)
 		}
@@ -156,7 +156,7 @@ func TestPTTHOfOthers(t *testing.T) {
 			fmt.Fprint(conn, c.answer)
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		conn, _, err := d.DialPTTH(ctx, ptthOrigins(t, "https://a.example"), "h2", "http/1.1")
+		conn, _, err := d.DialPTTH(ctx, ptthOrigins(t, "https://a.example"), nil, "h2", "http/1.1")
 		cancel()
 		if err == nil {
 			conn.Close()
@@ -171,7 +171,7 @@ func TestPTTHOfOthers(t *testing.T) {
 		}
 	}
 	var none net.Conn
-	if conn, _, err := new(Dialer).DialPTTH(t.Context(), nil, "h2"); conn != none || err == nil {
+	if conn, _, err := new(Dialer).DialPTTH(t.Context(), nil, nil, "h2"); conn != none || err == nil {
 		t.Error("no origin: got a connection")
 	}
 }

@@ -29,6 +29,12 @@ const (
 	// HeaderALPN is the field that offers, or chooses, what is spoken (RFC 7639).
 	HeaderALPN = "ALPN"
 
+	// HeaderPolicy is a field of ours. In the request it is a [Share] for all its origins, as
+	// JSON in base64url without padding (RFC 4648, section 5); in the 101 the names of the
+	// parts that the proxy carries out, see [Share.Parts]. What a proxy does not name is not
+	// in force there.
+	HeaderPolicy = "Tunnel-Policy"
+
 	// MaxOrigins is how many origins one request may list.
 	MaxOrigins = 100
 )

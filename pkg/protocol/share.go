@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -77,6 +78,16 @@ func (s *Share) Parts() []string {
 	parts := make(map[string]json.RawMessage)
 	json.Unmarshal(body, &parts)
 	return slices.Sorted(maps.Keys(parts))
+}
+
+// Same reports whether s and t are one policy, whatever is left of its time to live.
+func (s *Share) Same(t *Share) bool {
+	if s == nil || t == nil {
+		return s == t
+	}
+	a, b := *s, *t
+	a.TTL, b.TTL = min(s.TTL, 1), min(t.TTL, 1)
+	return reflect.DeepEqual(a, b)
 }
 
 // Check returns an error if s can't be carried out for an endpoint of kind: the cause,

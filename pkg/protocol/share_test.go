@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -174,6 +175,57 @@ func FuzzVerifyLink(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) {
 		if until, err := VerifyLink(public, token, time.Unix(0, 0)); err == nil && SignLink(key, until) != token {
 			t.Errorf("%q is another spelling of %q", token, SignLink(key, until))
+		}
+	})
+}
+
+// A policy is read as it was written, and a 101 confirms each part of it.
+func TestPolicyField(t *testing.T) {
+	s := &Share{NoIndex: true, TTL: 7, Response: &Edits{Set: []Field{{"X-Key", "ü"}}}}
+	h := make(http.Header)
+	s.SetPolicy(h)
+	got, err := ParsePolicy(h)
+	if err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	answer := make(http.Header)
+	got.ConfirmPolicy(answer)
+	if err := s.Enforced(ConfirmedPolicy(answer)); err != nil {
+		t.Errorf("%v: %v", answer, err)
+	}
+	if err := (&Share{NoIndex: true, Deny: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}).Enforced(ConfirmedPolicy(answer)); err == nil || !strings.Contains(err.Error(), "enforce deny_cidr,") {
+		t.Errorf("what was not confirmed: %v", err)
+	}
+	none := make(http.Header)
+	(*Share)(nil).SetPolicy(none)
+	(*Share)(nil).ConfirmPolicy(none)
+	if got, err := ParsePolicy(none); len(none) != 0 || got != nil || err != nil {
+		t.Errorf("of no policy: %v, %v, %v", none, got, err)
+	}
+	left := *s
+	left.TTL = 3
+	for other, want := range map[*Share]bool{nil: false, s: true, &left: true, {NoIndex: true, TTL: 7}: false, {NoIndex: true, Response: s.Response}: false} {
+		if s.Same(other) != want || other.Same(s) != want {
+			t.Errorf("%+v is the same as %+v: %v", s, other, !want)
+		}
+	}
+}
+
+func FuzzParsePolicy(f *testing.F) {
+	f.Add("eyJub2luZGV4Ijp0cnVlfQ")
+	f.Add("bnVsbA")
+	f.Fuzz(func(t *testing.T, field string) {
+		s, err := ParsePolicy(http.Header{HeaderPolicy: {field}})
+		if (s == nil) != (err != nil) {
+			t.Fatalf("%v, %v", s, err)
+		}
+		if err != nil || s.Check(KindHTTP) != nil {
+			return
+		}
+		h := make(http.Header)
+		s.SetPolicy(h)
+		if again, err := ParsePolicy(h); err != nil || !slices.Equal(again.Parts(), s.Parts()) {
+			t.Errorf("%v became %v, %v", s.Parts(), again.Parts(), err)
 		}
 	})
 }

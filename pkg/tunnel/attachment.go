@@ -45,9 +45,10 @@ var (
 // ended when the one of HTTP/2 has, or all of the others; what is under way on other
 // connections then goes on.
 type attachment struct {
-	b     *Backend
-	s     *session
-	first *attached
+	b      *Backend
+	s      *session
+	first  *attached
+	policy *protocol.Share // what the first one was granted with; nil: none
 
 	h1, h2  *http.Server
 	spare   *pipe              // where h1 accepts
@@ -65,9 +66,9 @@ type attachment struct {
 	turn     chan struct{} // closed and made anew with each change
 }
 
-func newAttachment(b *Backend, s *session, conn net.Conn, alpn string) *attachment {
+func newAttachment(b *Backend, s *session, conn net.Conn, alpn string, policy *protocol.Share) *attachment {
 	a := &attachment{
-		b: b, s: s, spare: newPipe(), done: make(chan struct{}),
+		b: b, s: s, policy: policy, spare: newPipe(), done: make(chan struct{}),
 		conns: make(map[*attached]bool), turn: make(chan struct{}),
 	}
 	a.filling, a.stop = context.WithCancel(context.Background())
@@ -169,7 +170,7 @@ func (a *attachment) fill() {
 func (a *attachment) another() error {
 	ctx, cancel := context.WithTimeout(a.filling, attemptTime)
 	defer cancel()
-	conn, _, err := a.b.dialer.DialPTTH(ctx, a.b.origins, protocol.ALPNHTTP1)
+	conn, _, err := a.b.dialer.DialPTTH(ctx, a.b.origins, a.policy, protocol.ALPNHTTP1)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,8 @@ type Backend struct {
 //
 // It makes one attempt, unless Options.Retry is set; ctx bounds that, and has no hold
 // on the Backend. Errors are those of [Client.Listen]; beside HTTP/2's none is told of
-// a proxy that takes no second connection. Options.Upstream is for the handler to see
+// a proxy that takes no second connection. A proxy that is not ours does not know
+// Options.Share, which is an error with [protocol.ShareUnsupported]. Options.Upstream is for the handler to see
 // to, and Port, Private and other kinds than HTTP are not to be had by PTTH.
 func (c *Client) Attach(ctx context.Context, o Options, handler http.Handler) (*Backend, error) {
 	dialer, err := c.dialer()
@@ -45,7 +46,9 @@ func (c *Client) Attach(ctx context.Context, o Options, handler http.Handler) (*
 	if err := b.configure(); err != nil {
 		return nil, err
 	}
-	b.connect, b.serve = b.attach, b.carry
+	bind := &protocol.Bind{Share: o.Share}
+	b.connect = living(func(ctx context.Context) (*session, error) { return b.attach(ctx, bind.Share) }, bind)
+	b.serve = b.carry
 	s, err := b.first(ctx, o.Retry)
 	if err != nil {
 		return nil, listenError(ctx, err)
@@ -70,8 +73,6 @@ func (b *Backend) configure() error {
 		return configError("PTTH has no generations: use another transport")
 	case o.Visitor:
 		return configError("PTTH does not have the proxy say who visitors are: use another transport")
-	case o.Share != nil:
-		return configError("PTTH does not tell the proxy who may visit: use another transport")
 	case o.Upstream != nil:
 		return configError("PTTH does not tell the proxy what to rewrite: have the handler do it")
 	case o.Origin != "" && o.Name != "":
@@ -113,8 +114,8 @@ func (b *Backend) discover(ctx context.Context) error {
 	return b.serveOrigin(strings.ReplaceAll(about.Origins, "*", b.options.Name))
 }
 
-// attach makes one attempt to be given the origins' requests.
-func (b *Backend) attach(ctx context.Context) (*session, error) {
+// attach makes one attempt to be given the origins' requests, by policy.
+func (b *Backend) attach(ctx context.Context, policy *protocol.Share) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	if b.origins == nil {
@@ -122,7 +123,7 @@ func (b *Backend) attach(ctx context.Context) (*session, error) {
 			return nil, sorted(err)
 		}
 	}
-	conn, alpn, err := b.dialer.DialPTTH(ctx, b.origins, protocol.ALPNHTTP2, protocol.ALPNHTTP1)
+	conn, alpn, err := b.dialer.DialPTTH(ctx, b.origins, policy, protocol.ALPNHTTP2, protocol.ALPNHTTP1)
 	switch {
 	case b.held && b.options.Origin != "" && errors.Is(err, &protocol.Error{Code: protocol.NameTaken}):
 		// Not all proxies know that this is who was there before.
@@ -132,7 +133,7 @@ func (b *Backend) attach(ctx context.Context) (*session, error) {
 	}
 	b.held = true
 	s := newSession()
-	s.conduit = newAttachment(b, s, conn, alpn)
+	s.conduit = newAttachment(b, s, conn, alpn, policy)
 	close(s.read) // there is nothing but requests to read
 	s.kind, s.alpn, s.name, s.url = transport.Kind(PTTH), alpn, b.options.Name, b.origins[0].String()
 	for _, origin := range b.origins[1:] {

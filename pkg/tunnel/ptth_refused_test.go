@@ -137,24 +137,27 @@ func TestPTTHOwnServer(t *testing.T) {
 			return status == 200 && strings.HasPrefix(body, "GET "+b.Name()+".localhost")
 		})
 		// The spare connection may not be there yet.
-		until(t, "an upgrade gets through", func() bool {
-			req := n.request(t, "GET", b.Name(), "/upgrade", nil)
-			req.Header.Set("Connection", "Upgrade")
-			req.Header.Set("Upgrade", "echo")
-			res, err := http.DefaultTransport.RoundTrip(req)
-			if err != nil {
-				return false
-			}
-			defer res.Body.Close()
-			both, ok := res.Body.(io.ReadWriter)
-			if !ok || res.StatusCode != 101 {
-				return false
-			}
-			io.WriteString(both, "hello")
-			got := make([]byte, 5)
-			_, err = io.ReadFull(both, got)
-			return err == nil && string(got) == "hello"
-		})
+		until(t, "an upgrade gets through", func() bool { return upgraded(t, n, b.Name()) })
 		finish(t, "Close", func() { b.Close() })
 	}
+}
+
+// upgraded reports whether a visitor of everything can upgrade.
+func upgraded(t *testing.T, n *node, name string) bool {
+	req := n.request(t, "GET", name, "/upgrade", nil)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "echo")
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	both, ok := res.Body.(io.ReadWriter)
+	if !ok || res.StatusCode != 101 {
+		return false
+	}
+	io.WriteString(both, "hello")
+	got := make([]byte, 5)
+	_, err = io.ReadFull(both, got)
+	return err == nil && string(got) == "hello"
 }

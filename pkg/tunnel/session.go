@@ -85,7 +85,7 @@ func (s *session) handshake(ctx context.Context, h *protocol.Hello, b *protocol.
 	case len(bound.URLs) != len(b.Domains):
 		return welcome.Resume, noDomains() // it does not know the field
 	}
-	if err := notEnforced(b.Share, bound.Enforced); err != nil {
+	if err := b.Share.Enforced(bound.Enforced); err != nil {
 		return welcome.Resume, err
 	}
 	s.name, s.url, s.urls, s.port = bound.Name, bound.URL, bound.URLs, bound.Port

@@ -2,25 +2,10 @@ package tunnel
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/revtun/tunnel/pkg/protocol"
 )
-
-// notEnforced returns an error where the server did not confirm all that was asked of it:
-// an older one ignores what it does not know, and would publish what is to be protected.
-func notEnforced(asked *protocol.Share, enforced []string) error {
-	missing := slices.DeleteFunc(asked.Parts(), func(part string) bool { return slices.Contains(enforced, part) })
-	if len(missing) == 0 {
-		return nil
-	}
-	return &protocol.Error{
-		Code: protocol.ShareUnsupported, Message: "the server does not enforce " + strings.Join(missing, ", ") + ", so nothing was served",
-		Hint: "use a newer tunnel-server, or leave that out",
-	}
-}
 
 // checkShare checks what o asks for of who may visit.
 func (o *Options) checkShare() error {

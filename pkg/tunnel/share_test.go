@@ -113,8 +113,4 @@ func TestShareThatCannotBe(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	var config *ConfigError
-	if _, err := (&Client{Transport: PTTH}).Attach(t.Context(), Options{Share: noIndex}, nil); !errors.As(err, &config) {
-		t.Errorf("by PTTH: %v", err)
-	}
 }
