@@ -6,6 +6,7 @@ const os = require("node:os");
 const path = require("node:path");
 const { setTimeout: sleep } = require("node:timers/promises");
 const client = require("./client.js");
+const oidc = require("./oidc.js");
 const preview = require("./preview.js");
 const { GitHub } = require("./github.js");
 const { input, yes, event, output, save, say } = require("./workflow.js");
@@ -13,15 +14,21 @@ const { input, yes, event, output, save, say } = require("./workflow.js");
 async function main() {
   const env = process.env;
   const pull = event().pull_request;
-  const token = input("token", env.TUNNEL_TOKEN);
-  if (!token && pull && pull.head.repo?.full_name !== env.GITHUB_REPOSITORY) {
-    say("notice", "This run is of a fork, which has no secrets: there is no token, and no preview.");
+  const credential = credentials();
+  if (!credential && pull && pull.head.repo?.full_name !== env.GITHUB_REPOSITORY) {
+    say("notice", "This run is of a fork, which has no secrets and no identity: there is no token, and no preview.");
     return;
+  }
+  if (!credential && yes("oidc", "false")) {
+    throw new Error('the job has no identity to show to the server: oidc needs "permissions: id-token: write"');
   }
   if (process.platform === "win32") {
     throw new Error("previews need a runner on Linux or macOS");
   }
   const p = read(pull);
+  if (credential?.TUNNEL_TOKEN_COMMAND) {
+    await oidc.token(credential); // whatever is wrong with that is said better here than by the client
+  }
   const program = input("client") || (await client.get(
     input("releases", `${env.GITHUB_SERVER_URL}/${env.GITHUB_ACTION_REPOSITORY}/releases/download`),
     input("version", env.GITHUB_ACTION_REF), p.dir));
@@ -29,7 +36,7 @@ async function main() {
     await answers(p.wait, preview.milliseconds(p.waitTimeout));
   }
   const child = client.start(program, preview.clientArguments(p), {
-    log: p.log, cwd: input("working-directory", "."), env: { TUNNEL_SERVER: required("server"), TUNNEL_TOKEN: token ?? "" },
+    log: p.log, cwd: input("working-directory", "."), env: { TUNNEL_SERVER: required("server"), ...credential },
   });
   // From here on whatever happens, post.js ends it.
   save("pid", child.pid ?? "");
@@ -58,6 +65,20 @@ function read(pull) {
   yes("comment");
   yes("deployment");
   return p;
+}
+
+// credentials is what the client gets to show to the server: a token, or what prints one of
+// the job's; null without either. What begins with TUNNEL_TOKEN the client keeps from the app.
+function credentials() {
+  const token = input("token");
+  if (!yes("oidc", "false")) {
+    const given = token || process.env.TUNNEL_TOKEN;
+    return given ? { TUNNEL_TOKEN: given } : null;
+  }
+  if (token) {
+    throw new Error("token and oidc exclude each other: leave one out");
+  }
+  return oidc.credentials(input("audience", required("server")));
 }
 
 function required(name) {

@@ -8,8 +8,8 @@ function input(name, fallback = "") {
   return (process.env["INPUT_" + name.toUpperCase()] ?? "").trim() || fallback;
 }
 
-function yes(name) {
-  const value = input(name, "true").toLowerCase();
+function yes(name, fallback = "true") {
+  const value = input(name, fallback).toLowerCase();
   if (value !== "true" && value !== "false") {
     throw new Error(`${name}: ${value} is neither true nor false`);
   }

@@ -132,7 +132,7 @@ func configureLog(c *cli.Context, log *slog.Logger) (*config, error) {
 		}
 	}
 	f.client.Log = f.log
-	f.hasToken = f.client.Token != ""
+	f.hasToken = showsToken(f.client)
 	return f, nil
 }
 
@@ -198,7 +198,10 @@ func client(c *cli.Context) (*tunnel.Client, error) {
 		t.Grace = -1 // not the default
 	}
 	var err error
-	if t.Token, err = token(c); err == nil && t.Token == "" {
+	if t.TokenSource, err = tokenSource(c); err == nil && t.TokenSource == nil {
+		t.Token, err = token(c)
+	}
+	if err == nil && !showsToken(t) {
 		t.Token, err = loginToken(t.Server)
 	}
 	if err != nil {

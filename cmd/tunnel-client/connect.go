@@ -137,7 +137,7 @@ func configureConnect(c *cli.Context, stderr io.Writer) (*reached, error) {
 		return nil, err
 	}
 	r.client.Log = r.log
-	r.hasToken = r.client.Token != ""
+	r.hasToken = showsToken(r.client)
 	return r, nil
 }
 

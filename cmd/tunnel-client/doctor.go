@@ -35,7 +35,7 @@ func doctorFlags() []cli.Flag {
 		yes("json", "print one JSON object"),
 	}
 	for _, f := range commonFlags() {
-		if slices.Contains([]string{"server", "token-file", "transport", "proxy", "ca"}, f.Names()[0]) {
+		if slices.Contains([]string{"server", "token-file", "token-command", "transport", "proxy", "ca"}, f.Names()[0]) {
 			flags = append(flags, f)
 		}
 	}

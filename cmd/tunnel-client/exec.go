@@ -84,12 +84,13 @@ func newCommand(c *cli.Context, f *config) (*command, error) {
 	return cmd, nil
 }
 
-// environ is that of COMMAND. The token is nobody's business but this process's.
+// environ is that of COMMAND. The token, and what --token-command gets one with, is nobody's
+// business but this process's.
 func (c *command) environ(public string) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if name != "TUNNEL_TOKEN" && name != "TUNNEL_URL" && (name != "PORT" || c.port == "") {
+		if !strings.HasPrefix(name, "TUNNEL_TOKEN") && name != "TUNNEL_URL" && (name != "PORT" || c.port == "") {
 			env = append(env, v)
 		}
 	}

@@ -58,6 +58,7 @@ func codeOf(err error) exitCode {
 	var signaled signalError
 	var command commandError
 	var late notReadyError
+	var token *tunnel.TokenError
 	switch {
 	case errors.As(err, &command):
 		return command.code
@@ -72,6 +73,8 @@ func codeOf(err error) exitCode {
 	case errors.As(err, &said):
 		var lost lostError
 		return codeOfRefusal(said.Code, errors.As(err, &lost))
+	case errors.As(err, &token):
+		return exitAuth
 	case errors.Is(err, tunnel.ErrUnreachable):
 		return exitUnreachable
 	}
@@ -127,7 +130,7 @@ func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 		switch {
 		case code == protocol.Unauthorized && !c.hasToken:
 			cause, hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN, or keep one by tunnel-client login"
-		case code == protocol.Unauthorized:
+		case code == protocol.Unauthorized && c.client.TokenSource == nil:
 			hint = "check --token-file or TUNNEL_TOKEN, or log in again"
 		case hint == "" && elsewhere(code):
 			hint = checkServer
@@ -142,6 +145,9 @@ func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 		cause = strings.TrimPrefix(err.Error(), tunnel.ErrUnreachable.Error()+": ")
 	default:
 		cause = err.Error()
+		if _, ok := errors.AsType[*tunnel.TokenError](err); ok {
+			hint = "try the command by itself; --retry keeps trying"
+		}
 		if _, ok := errors.AsType[signalError](err); ok {
 			cause = "ended at once by a second signal"
 		}

@@ -18,10 +18,10 @@ without TLS, for gRPC) or unix:/path; or file:///path, a folder, as tunnel-clien
 Options may stand before and after it.
 
 Without --name the public name is a random one that is kept for the server, this directory
-and TARGET; with a token from --token-file or TUNNEL_TOKEN it is the token's, without one
-this machine's and user's. Where something on the way shuts the raw upgrade out, that is kept
-for a day. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where the system keeps
-such things.
+and TARGET; with a token from --token-file, --token-command or TUNNEL_TOKEN it is the token's,
+without one this machine's and user's. Where something on the way shuts the raw upgrade out,
+that is kept for a day. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where the
+system keeps such things.
 
 The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.
 
@@ -163,6 +163,7 @@ func commonFlags() []cli.Flag {
 	return []cli.Flag{
 		str("server", tunnel.DefaultServer, "", "`URL` of the tunnel server"),
 		str("token-file", "", "the token in $TUNNEL_TOKEN, that of login, or none", "`FILE` with the token in its first line that is not empty or a # comment"),
+		str("token-command", "", "none", "`COMMAND` of the shell that prints the token, run anew for each connection: for tokens that do not live long, in place of --token-file"),
 		str("name", "", "a random one that is kept", "public `NAME`, one DNS label; when it is taken the exit code is 4"),
 		yes("private", "no public name and no port: clients with the same token reach it by tunnel-client connect NAME"),
 		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through; or, for http, ptth: reverse HTTP, which other proxies may speak"),

@@ -126,7 +126,8 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 	}
 	r.code, r.cause, r.hint = c.explain(err)
 	r.another = errors.Is(err, tunnel.ErrUnreachable) || unavailable(r.code) || elsewhere(r.code)
-	r.again = r.another || taken(r.code)
+	_, tokenless := errors.AsType[*tunnel.TokenError](err)
+	r.again = r.another || taken(r.code) || tokenless
 	if r.another {
 		r.hint = "" // which is to try again
 	}

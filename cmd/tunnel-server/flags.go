@@ -41,7 +41,7 @@ func flags() []cli.Flag {
 		str("udp-ports", "", "`FIRST-LAST`: the ports that clients may have for datagrams, at the same host; they may be those of --tcp-ports (default: none)"),
 		span("udp-idle", 2*time.Minute, "after which a visitor who sends and gets no datagrams is forgotten"),
 		number("udp-visitors", 1000, "of a port for datagrams at once, then the one who was idle longest is forgotten"),
-		str("token-file", "", "`FILE` with one token a line, and after it what it may claim, # comments; clients must show one of them"),
+		str("token-file", "", "`FILE` with one token a line, and after it what it may claim, or oidc=ISSUER aud=… claim:…=… for tokens of an issuer, # comments; clients must show one of them"),
 		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
 		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
 		span("hold", time.Minute, "how long a dropped client's names stay its own"),

@@ -1,8 +1,9 @@
 // Package auth turns the bearer token of an upgrade into an identity: the one
 // to whom the names of a session belong.
 //
-// There are two authenticators. [Tokens] knows the tokens of a file and fails
-// closed: whatever is wrong with the file, nobody gets in. [Anonymous] lets
+// There are two authenticators. [Tokens] knows the tokens of a file, and the issuers of
+// OpenID Connect tokens that the file trusts, and fails closed: whatever is wrong with
+// the file, nobody gets in. [Anonymous] lets
 // everyone in and is for servers that only the own machine reaches.
 package auth
 
@@ -17,7 +18,7 @@ import (
 // Identity is who a client is: what its names belong to. Identities can be
 // compared and logged, they hold nothing secret. The zero value is nobody.
 type Identity struct {
-	ID string // "token:" or "session:" and 16 hex digits of a SHA-256
+	ID string // "token:", "oidc:" or "session:" and 16 hex digits of a SHA-256
 	// Stranger says that anybody could have it: what was shown is not known here.
 	Stranger bool
 }

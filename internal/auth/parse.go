@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,15 +22,53 @@ const (
 // errNoToken is of a file that was read, and lets nobody in.
 var errNoToken = errors.New("holds no token")
 
-// parse returns the sum of each token in data, with its rights. The tokens
-// themselves are not kept. Its errors name a line, and show nothing of it: what
-// stands at a wrong place may be a part of a token.
-func parse(data []byte) (map[digest]entry, error) {
+// contents are what a token file says. The zero value is nothing.
+type contents struct {
+	tokens map[digest]entry // by the token's sum
+	trusts []trust          // in the file's order
+}
+
+// entry is what the file says of a token, or of a line for those of an issuer.
+type entry struct {
+	id     Identity
+	rights Rights
+}
+
+func (e entry) equal(other entry) bool {
+	return e.id == other.id && slices.Equal(e.rights.Names, other.rights.Names) && slices.Equal(e.rights.Domains, other.rights.Domains)
+}
+
+func (c contents) size() int { return len(c.tokens) + len(c.trusts) }
+
+func (c contents) equal(o contents) bool {
+	same := func(a, b trust) bool { return a.entry.equal(b.entry) } // the rest is in the id
+	return maps.EqualFunc(c.tokens, o.tokens, entry.equal) && slices.EqualFunc(c.trusts, o.trusts, same)
+}
+
+// of returns what the file says of id.
+func (c contents) of(id Identity) (entry, bool) {
+	for _, known := range c.tokens {
+		if known.id == id {
+			return known, true
+		}
+	}
+	for _, known := range c.trusts {
+		if known.id == id {
+			return known.entry, true
+		}
+	}
+	return entry{}, false
+}
+
+// parse returns what data holds: the sum of each token, not the token itself, with its
+// rights. Its errors name a line, and show nothing of it: what stands at a wrong place
+// may be a part of a token.
+func parse(data []byte) (contents, error) {
 	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) {
-		return nil, errors.New("is UTF-16: save it as UTF-8")
+		return contents{}, errors.New("is UTF-16: save it as UTF-8")
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	sums := make(map[digest]entry)
+	held := contents{tokens: make(map[digest]entry)}
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
@@ -37,39 +76,40 @@ func parse(data []byte) (map[digest]entry, error) {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		sum, e, err := parseLine(line)
-		if err == nil {
-			if other, ok := sums[sum]; ok && !e.equal(other) {
-				err = errors.New("a token that stands above with other rights: leave one of the lines")
-			}
+		if err := held.add(line); err != nil {
+			return contents{}, fmt.Errorf("line %d: %w", n, err)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		sums[sum] = e
 	}
-	if len(sums) == 0 {
-		return nil, errNoToken
+	if held.size() == 0 {
+		return contents{}, errNoToken
 	}
-	return sums, nil
+	return held, nil
 }
 
-func (e entry) equal(other entry) bool {
-	return e.id == other.id && slices.Equal(e.rights.Names, other.rights.Names) && slices.Equal(e.rights.Domains, other.rights.Domains)
-}
-
-// parseLine reads a token and its rights.
-func parseLine(line []byte) (digest, entry, error) {
+// add reads a line.
+func (c *contents) add(line []byte) error {
 	if err := check(line); err != nil {
-		return digest{}, entry{}, err
+		return err
 	}
-	token, fields, _ := strings.Cut(strings.ReplaceAll(string(line), "\t", " "), " ")
-	if len(token) < minToken || len(token) > maxToken {
-		return digest{}, entry{}, fmt.Errorf("a token of %d characters, where %d to %d are allowed", len(token), minToken, maxToken)
+	first, rest, _ := strings.Cut(strings.ReplaceAll(string(line), "\t", " "), " ")
+	fields := strings.Fields(rest)
+	if issuer, ok := strings.CutPrefix(first, "oidc="); ok {
+		return c.addTrust(issuer, fields)
 	}
-	rights, err := parseRights(strings.Fields(fields))
-	sum := sha256.Sum256([]byte(token))
-	return sum, entry{identity("token:", sum), rights}, err
+	if len(first) < minToken || len(first) > maxToken {
+		return fmt.Errorf("a token of %d characters, where %d to %d are allowed", len(first), minToken, maxToken)
+	}
+	rights, err := parseRights(fields)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(first))
+	e := entry{identity("token:", sum), rights}
+	if other, ok := c.tokens[sum]; ok && !e.equal(other) {
+		return errors.New("a token that stands above with other rights: leave one of the lines")
+	}
+	c.tokens[sum] = e
+	return nil
 }
 
 // check allows what travels unharmed in an Authorization field (RFC 6750,

@@ -53,16 +53,12 @@ func (Anonymous) Rights(id Identity) Rights {
 	return Rights{Names: anyName()}
 }
 
-// Rights implements [Authenticator]: what the file says of id's token, as it was
-// when it could be read last.
+// Rights implements [Authenticator]: what the file says of id's token or line,
+// as it was when it could be read last.
 func (t *Tokens) Rights(id Identity) Rights {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refresh()
-	for _, known := range t.sums {
-		if known.id == id {
-			return known.rights
-		}
-	}
-	return Rights{}
+	known, _ := t.held.of(id)
+	return known.rights
 }

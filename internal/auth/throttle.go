@@ -2,6 +2,7 @@ package auth
 
 import (
 	"container/list"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"log/slog"
@@ -122,9 +123,19 @@ func (e *Throttled) Unwrap() error {
 	}
 }
 
+// preparer is an authenticator that may have to ask others before it can tell a token.
+type preparer interface {
+	// Prepare returns when that is done, or of no use, or ctx has ended.
+	Prepare(ctx context.Context, token string)
+}
+
 // Authenticate is that of [Authenticator] for a client at from. The zero address
-// is one like any other. The error may be a [*Throttled], too.
-func (t *Throttle) Authenticate(from netip.Addr, token, session string) (Identity, error) {
+// is one like any other. The error may be a [*Throttled], too. Where others have to be
+// asked before token can be told, nobody else waits for that; ctx ends the wait.
+func (t *Throttle) Authenticate(ctx context.Context, from netip.Addr, token, session string) (Identity, error) {
+	if p, ok := t.Auth.(preparer); ok {
+		p.Prepare(ctx, token)
+	}
 	if t.PerMinute <= 0 || token == "" {
 		return t.Auth.Authenticate(token, session)
 	}

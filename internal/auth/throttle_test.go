@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ func login(t *testing.T, th *Throttle, from netip.Addr, token string) string {
 
 func loginOn(t *testing.T, th *Throttle, from netip.Addr, token, session string) string {
 	t.Helper()
-	id, err := th.Authenticate(from, token, session)
+	id, err := th.Authenticate(context.Background(), from, token, session)
 	var e *protocol.Error
 	switch {
 	case err == nil && id != (Identity{}):
@@ -91,7 +92,7 @@ func TestThrottleGuesser(t *testing.T) {
 				var all sync.WaitGroup
 				for n := range 10_000 {
 					if at == "at once" {
-						all.Go(func() { th.Authenticate(addr(1), fmt.Sprint("guess-", n), "session") })
+						all.Go(func() { th.Authenticate(t.Context(), addr(1), fmt.Sprint("guess-", n), "session") })
 						continue
 					}
 					login(t, th, addr(1), fmt.Sprint("guess-", n))
@@ -125,7 +126,7 @@ func TestThrottleRetryAfter(t *testing.T) {
 		th := &Throttle{Auth: c, PerMinute: 4}
 		for n := range 20 {
 			before := c.compared
-			_, err := th.Authenticate(addr(1), fmt.Sprint("guess-", n), "session")
+			_, err := th.Authenticate(t.Context(), addr(1), fmt.Sprint("guess-", n), "session")
 			var e *Throttled
 			if !errors.As(err, &e) {
 				continue

@@ -9,7 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -20,7 +20,8 @@ import (
 // pollEvery is how often [Tokens.Run] looks at the file.
 const pollEvery = time.Second
 
-// Tokens lets in who shows one of the tokens of a file; [OpenTokens] makes it.
+// Tokens lets in who shows one of the tokens of a file, or one of an issuer that the file
+// names; [OpenTokens] makes it.
 // A change of the file counts from the next Authenticate on. While the file is
 // missing, unreadable, empty or invalid nobody is let in; the identities that
 // it made valid last stay valid, so that live sessions outlive a slip of the
@@ -30,20 +31,17 @@ type Tokens struct {
 
 	path string
 
+	client *http.Client // to issuers
+
 	mu      sync.Mutex // guards the following fields
-	sums    map[digest]entry
-	version int    // counts the changes of sums
-	bad     error  // nil: the file is good and holds sums
-	read    digest // of the file's content, when it was good last
+	held    contents
+	issuers map[string]*issuer // by URL; those of held alone are asked
+	version int                // counts the changes of held
+	bad     error              // nil: the file is good and says held
+	read    digest             // of the file's content, when it was good last
 }
 
 type digest = [sha256.Size]byte
-
-// entry is what the file says of a token.
-type entry struct {
-	id     Identity
-	rights Rights
-}
 
 // OpenTokens reads the token file at path: one token a line, of 8 to 4096
 // visible ASCII characters, and after it, with space between, what it may claim:
@@ -51,16 +49,21 @@ type entry struct {
 //	name=PATTERN,…    names below the server's domain; * is any run of characters
 //	domain=DOMAIN,…   custom domains; *.example.org is each name of one label more
 //
-// each once at most. Without name= it is every name. Space around a line, empty
+// each once at most. Without name= it is every name. A line that begins with oidc= is for
+// the tokens of an issuer (OpenID Connect), which are not known before and are verified:
+//
+//	oidc=ISSUER aud=AUDIENCE claim:CLAIM=PATTERN,… name=… domain=…
+//
+// at least one claim has to be named, and all that are have to fit. Space around a line, empty
 // lines and lines that begin with '#' are ignored, so are a byte order mark and
 // Windows line ends. The error names the path, and the line where there is one;
 // never what it holds.
 func OpenTokens(path string, log *slog.Logger) (*Tokens, error) {
-	t := &Tokens{Log: log, path: path}
+	t := &Tokens{Log: log, path: path, client: issuersClient(), issuers: make(map[string]*issuer)}
 	data, err := readFile(path)
 	if err == nil {
 		t.read = sha256.Sum256(data)
-		t.sums, err = parse(data)
+		t.held, err = parse(data)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("token file %s: %w", path, err)
@@ -69,38 +72,42 @@ func OpenTokens(path string, log *slog.Logger) (*Tokens, error) {
 }
 
 // Authenticate implements [Authenticator]. It reads the file first. Tokens
-// are compared in constant time.
+// are compared in constant time. Those of an issuer are verified with the keys that
+// [Tokens.Prepare] has seen to: nothing is asked for here.
 func (t *Tokens) Authenticate(token, _ string) (Identity, error) {
 	sum := sha256.Sum256([]byte(token))
-	known, err := t.known(sum)
+	known, trusts, err := t.known(sum)
 	switch {
 	case err != nil:
 		return Identity{}, err
-	case !known:
-		return Identity{}, refusal(token)
+	case known:
+		return identity("token:", sum), nil
+	case len(trusts) > 0 && isJWT(token):
+		return t.verify(token, trusts)
 	}
-	return identity("token:", sum), nil
+	return Identity{}, refusal(token)
 }
 
-// known has an error while nobody can be known.
-func (t *Tokens) known(sum digest) (bool, error) {
+// known says whether the file has the token, and what it says of issuers. It has an error
+// while nobody can be known.
+func (t *Tokens) known(sum digest) (bool, []trust, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.refresh()
 	if t.bad != nil {
 		// Not Unauthorized, which would make clients give up: the file may be amid
 		// being written. What is wrong with it is for the server's log.
-		return false, &protocol.Error{
+		return false, nil, &protocol.Error{
 			Code:    protocol.AuthUnavailable,
 			Message: "the server cannot check tokens now, and lets nobody in",
 			Hint:    "try again later; the server's log says why",
 		}
 	}
 	found := 0
-	for s := range t.sums {
+	for s := range t.held.tokens {
 		found |= subtle.ConstantTimeCompare(s[:], sum[:])
 	}
-	return found == 1, nil
+	return found == 1, t.held.trusts, nil
 }
 
 func refusal(token string) error {
@@ -116,17 +123,13 @@ func refusal(token string) error {
 	return e
 }
 
-// Valid implements [Authenticator]: it is true while the token of id is in the
-// file, as it was when the file could be read last.
+// Valid implements [Authenticator]: it is true while the token of id, or the line that
+// let it in, is in the file, as it was when the file could be read last.
 func (t *Tokens) Valid(id Identity) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, known := range t.sums {
-		if known.id == id {
-			return true
-		}
-	}
-	return false
+	_, ok := t.held.of(id)
+	return ok
 }
 
 // Run looks at the file every second until ctx is done, returns ctx's error,
@@ -166,7 +169,7 @@ func (t *Tokens) settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.bad == errNoToken {
-		t.sums = nil
+		t.held = contents{}
 	}
 }
 
@@ -184,7 +187,7 @@ func (t *Tokens) refresh() {
 	if t.bad == nil && read == t.read {
 		return
 	}
-	sums, err := parse(data)
+	held, err := parse(data)
 	if err == errNoToken && t.bad != errNoToken {
 		t.version++ // for Run, see settle
 	}
@@ -193,11 +196,11 @@ func (t *Tokens) refresh() {
 		return
 	}
 	t.bad, t.read = nil, read
-	if !maps.EqualFunc(sums, t.sums, entry.equal) {
-		t.sums = sums
+	if !held.equal(t.held) {
+		t.held = held
 		t.version++
 	}
-	t.log().Info("token file read", "path", t.path, "tokens", len(sums))
+	t.log().Info("token file read", "path", t.path, "tokens", len(held.tokens), "issuer_lines", len(held.trusts))
 }
 
 // reject closes the door, and says so once for each cause.

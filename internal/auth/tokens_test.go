@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -334,13 +335,23 @@ func TestRunHalfWritten(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(alpha + "\r\n#\n" + beta))
 	f.Add([]byte("\xef\xbb\xbf" + alpha))
+	f.Add([]byte("oidc=https://issuer.example aud=https://tunnel.example.com claim:repository=acme/shop,acme/web-* claim:ref_protected=true name=shop-* domain=a.example.org"))
+	f.Add([]byte("oidc=http://[::1]:8080/realm aud=tunnel claim:sub=*:x:*"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		sums, err := parse(data)
-		if (err == nil) != (len(sums) > 0) {
-			t.Errorf("%d tokens and the error %v", len(sums), err)
+		held, err := parse(data)
+		if (err == nil) != (held.size() > 0) {
+			t.Errorf("%d lines and the error %v", held.size(), err)
 		}
-		if _, ok := sums[[32]byte{}]; ok {
+		if _, ok := held.tokens[[32]byte{}]; ok {
 			t.Error("zero sum")
+		}
+		for _, one := range held.trusts {
+			if checkIssuer(one.issuer) != nil || one.audience == "" || len(one.claims) == 0 {
+				t.Errorf("a line lets everybody in: %+v", one)
+			}
+			if all := make(map[string]json.RawMessage); one.unfit(all) == "" {
+				t.Errorf("a token without claims fits %+v", one)
+			}
 		}
 	})
 }

@@ -66,8 +66,8 @@ type Step struct {
 
 // Doctor says what to look at.
 type Doctor struct {
-	// Client is the way to the server. Of its fields Server, Token, Transport, TLS, Proxy
-	// and Agent count.
+	// Client is the way to the server. Of its fields Server, Token, TokenSource, Transport,
+	// TLS, Proxy and Agent count.
 	Client tunnel.Client
 	// App is the local app; nil: it is not looked at.
 	App *forward.Target
@@ -163,19 +163,26 @@ func (v *visit) without(names ...string) {
 	}
 }
 
+func (v *visit) hasToken() bool { return v.Client.Token != "" || v.Client.TokenSource != nil }
+
 // explain is what kept a session from the server.
 func (v *visit) explain(s Step, err error) Step {
 	s.Verdict = Fail
 	var said *protocol.Error
 	if !errors.As(err, &said) {
 		s.Detail = strings.TrimPrefix(err.Error(), tunnel.ErrUnreachable.Error()+": ")
+		if s.Name == Token {
+			s.Hint = "run the command of --token-command by itself: its first line is to be the token"
+		}
 		return s
 	}
 	s.Code, s.Detail, s.Hint = said.Code, said.Message, said.Hint
 	switch said.Code {
 	case protocol.Unauthorized:
-		s.Hint = "ask the server's operator for a token, or look whether it was copied as a whole"
-		if v.Client.Token == "" {
+		if v.Client.TokenSource == nil {
+			s.Hint = "ask the server's operator for a token, or look whether it was copied as a whole"
+		}
+		if !v.hasToken() {
 			s.Detail, s.Hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN"
 		}
 	case protocol.WrongHost, protocol.NameUnknown, protocol.ClientOffline, protocol.NotFound:

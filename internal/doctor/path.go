@@ -74,7 +74,7 @@ func (v *visit) plain() {
 	s := Step{Name: TLS, Verdict: Skip, Detail: "not used: the server is at http"}
 	ip, err := netip.ParseAddr(v.server.Hostname())
 	local := v.server.Hostname() == "localhost" || err == nil && ip.IsLoopback()
-	if v.Client.Token != "" && !local {
+	if v.hasToken() && !local {
 		s.Verdict, s.Hint = Warn, "use https:// in --server: the token crosses the network in the clear"
 	}
 	v.show(s)

@@ -43,7 +43,7 @@ func (v *visit) transports(ctx context.Context) tunnel.Transport {
 		}
 		v.show(s)
 	}
-	if v.Client.Token == "" && token.Verdict == OK {
+	if !v.hasToken() && token.Verdict == OK {
 		token.Detail = "none was shown, and none is wanted"
 	}
 	v.show(token)
@@ -123,8 +123,11 @@ func (v *visit) client(t tunnel.Transport, events func(tunnel.Event)) *tunnel.Cl
 	return &c
 }
 
-// refusesToken reports whether err says that the token is not good.
+// refusesToken reports whether err says that the token is not good, or that there is none.
 func refusesToken(err error) bool {
+	if _, ok := errors.AsType[*tunnel.TokenError](err); ok {
+		return true
+	}
 	for _, code := range []protocol.Code{protocol.Unauthorized, protocol.TokenRevoked, protocol.Forbidden, protocol.LoginThrottled, protocol.AuthUnavailable} {
 		if errors.Is(err, &protocol.Error{Code: code}) {
 			return true

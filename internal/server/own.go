@@ -96,7 +96,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(&protocol.Error{Code: protocol.BadRequest, Message: "the session id is not 16 to 128 letters, digits, - and _"})
 		return
 	}
-	identity, err := s.throttle.Authenticate(from, bearer(r), id)
+	identity, err := s.throttle.Authenticate(r.Context(), from, bearer(r), id)
 	if err != nil {
 		retryLater(w, err)
 		refuse(asError(err, protocol.Unauthorized))

@@ -127,7 +127,7 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, from netip.Add
 		c.identity, c.owner, c.group = c.by.identity, c.by.identity.ID, c.by.identity.ID
 		return nil
 	}
-	id, err := s.throttle.Authenticate(from, token, rand.Text())
+	id, err := s.throttle.Authenticate(r.Context(), from, token, rand.Text())
 	if err != nil {
 		retryLater(w, err)
 		// A 401 names each way to log in.

@@ -168,9 +168,13 @@ func (a *attachment) fill() {
 
 // another adds one connection of HTTP/1.1.
 func (a *attachment) another() error {
+	dialer, err := tokenSource(a.b.client.TokenSource).fresh(a.filling, a.b.dialer)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(a.filling, attemptTime)
 	defer cancel()
-	conn, _, err := a.b.dialer.DialPTTH(ctx, a.b.origins, a.policy, protocol.ALPNHTTP1)
+	conn, _, err := dialer.DialPTTH(ctx, a.b.origins, a.policy, protocol.ALPNHTTP1)
 	if err != nil {
 		return err
 	}

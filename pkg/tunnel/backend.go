@@ -82,7 +82,9 @@ func (b *Backend) configure() error {
 	}
 	o.Name = cmp.Or(o.Name, protocol.RandomName())
 	// A server that lets everyone in is to know that all connections are of one.
-	b.dialer.Token = cmp.Or(b.dialer.Token, rand.Text())
+	if b.client.TokenSource == nil {
+		b.dialer.Token = cmp.Or(b.dialer.Token, rand.Text())
+	}
 	return nil
 }
 
@@ -116,6 +118,10 @@ func (b *Backend) discover(ctx context.Context) error {
 
 // attach makes one attempt to be given the origins' requests, by policy.
 func (b *Backend) attach(ctx context.Context, policy *protocol.Share) (*session, error) {
+	dialer, err := tokenSource(b.client.TokenSource).fresh(ctx, b.dialer)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	if b.origins == nil {
@@ -123,7 +129,7 @@ func (b *Backend) attach(ctx context.Context, policy *protocol.Share) (*session,
 			return nil, sorted(err)
 		}
 	}
-	conn, alpn, err := b.dialer.DialPTTH(ctx, b.origins, policy, protocol.ALPNHTTP2, protocol.ALPNHTTP1)
+	conn, alpn, err := dialer.DialPTTH(ctx, b.origins, policy, protocol.ALPNHTTP2, protocol.ALPNHTTP1)
 	switch {
 	case b.held && b.options.Origin != "" && errors.Is(err, &protocol.Error{Code: protocol.NameTaken}):
 		// Not all proxies know that this is who was there before.

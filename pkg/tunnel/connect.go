@@ -39,6 +39,7 @@ func (e notTunnelServer) Unwrap() error { return e.error }
 // what makes the sessions one for the server. One goroutine uses it at a time.
 type link struct {
 	dialer *transport.Dialer
+	source tokenSource // nil: the dialer has the token, or needs none
 	budget *mux.Budget // of what the local app has not read
 	log    *slog.Logger
 	only   transport.Kind // "": whatever works
@@ -53,6 +54,11 @@ type link struct {
 // connect makes one attempt to get a session with b's name, or, without b, one to reach
 // private endpoints by. It is two where the first transport was not let through.
 func (l *link) connect(ctx context.Context, b *protocol.Bind) (*session, error) {
+	dialer, err := l.source.fresh(ctx, l.dialer)
+	if err != nil {
+		return nil, err
+	}
+	l.dialer = dialer
 	kinds := l.kinds()
 	s, err := l.attempt(ctx, kinds[0], len(kinds), b)
 	if err == nil || len(kinds) == 1 || !worthAnother(err) || ctx.Err() != nil {

@@ -60,7 +60,7 @@ func (c *Client) newLine(dialer *transport.Dialer, bind *protocol.Bind) line {
 
 // link is what makes the sessions of a line.
 func (c *Client) link(dialer *transport.Dialer) *link {
-	l := &link{dialer: dialer, log: c.log(), budget: mux.NewBudget(maxUnread), maxOpened: c.maxOpened}
+	l := &link{dialer: dialer, source: c.TokenSource, log: c.log(), budget: mux.NewBudget(maxUnread), maxOpened: c.maxOpened}
 	if c.Transport == Raw || c.Transport == WebSocket {
 		l.only = transport.Kind(c.Transport)
 	}

@@ -80,10 +80,11 @@ func (o *Options) check() error {
 func listenError(ctx context.Context, err error) error {
 	var said *protocol.Error
 	var config *ConfigError
+	var token *TokenError
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("tunnel: listen: %w", context.Cause(ctx))
-	case errors.As(err, &said), errors.As(err, &config):
+	case errors.As(err, &said), errors.As(err, &config), errors.As(err, &token):
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)

@@ -54,10 +54,16 @@ const (
 // a connection of its own.
 type Client struct {
 	Server    string      // URL; default DefaultServer
-	Token     string      // shown to the server; "": none
+	Token     string      // shown to the server; "": none, or that of TokenSource
 	Transport Transport   // default Auto
 	TryFirst  Transport   // of Auto: what worked in the process before; default Raw
 	TLS       *tls.Config // for https servers and proxies; nil: the system's roots
+
+	// TokenSource returns the token for one connection to the server, before it is made: it
+	// is for tokens that do not live long. It has 30 s. Its error, a [*TokenError] then, is
+	// one like any other of connecting: what may be tried again is. It may be called from
+	// many goroutines. Nil: Token is shown.
+	TokenSource func(ctx context.Context) (string, error)
 
 	// Proxy chooses the forward proxy for the server's URL. Nil: HTTP_PROXY,
 	// HTTPS_PROXY and NO_PROXY.
@@ -178,6 +184,8 @@ func (c *Client) dialer() (*transport.Dialer, error) {
 		return nil, configError("the server's URL has a user in it: write http://HOST[:PORT] or https://HOST[:PORT]") // a password perhaps, so it is not shown
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return nil, configError("server %q is not http://HOST[:PORT] or https://HOST[:PORT]", server)
+	case c.Token != "" && c.TokenSource != nil:
+		return nil, configError("Token and TokenSource exclude each other: leave one out")
 	case !httpguts.ValidHeaderFieldValue(c.Token):
 		return nil, configError("the token has a line end or control character in it")
 	}
