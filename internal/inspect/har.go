@@ -33,6 +33,7 @@ type harEntry struct {
 	Cache    struct{}     `json:"cache"`
 	Timings  harTimings   `json:"timings"`
 	Comment  string       `json:"comment,omitempty"`
+	Endpoint string       `json:"_endpoint,omitempty"`
 	Messages []harMessage `json:"_webSocketMessages,omitempty"` // as Chromium has them
 }
 
@@ -142,7 +143,7 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 }
 
 func newEntry(r Request) harEntry {
-	e := harEntry{Started: r.Started, Time: r.Timing.Total}
+	e := harEntry{Started: r.Started, Time: r.Timing.Total, Endpoint: r.Endpoint}
 	e.Timings = harTimings{Send: 0, Wait: min(r.Timing.Wait, e.Time)}
 	e.Timings.Receive = e.Time - e.Timings.Wait
 	e.Request = harRequest{

@@ -36,7 +36,8 @@ const (
 // record is one request with its answer.
 type record struct {
 	store    *Store
-	by       *Recorder // nil: it was imported
+	endpoint string // under which it came; "": it has no name
+	imported bool
 	id       int64
 	original int64 // id of the one that it replays; 0: none
 

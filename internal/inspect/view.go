@@ -119,10 +119,7 @@ func (rec *record) summaryLocked() Summary {
 		ID: rec.id, Started: rec.started, Method: rec.method, URL: rec.url(), Path: rec.target,
 		Status: rec.status, State: string(rec.state), Kind: "http",
 		RequestBytes: rec.asked.size, ResponseBytes: rec.answered.size, Messages: rec.lost + len(rec.messages),
-		ReplayOf: rec.original, Imported: rec.by == nil,
-	}
-	if rec.by != nil {
-		s.Endpoint = rec.by.endpoint
+		Endpoint: rec.endpoint, ReplayOf: rec.original, Imported: rec.imported,
 	}
 	for _, f := range rec.answer {
 		switch f.Name {
@@ -135,7 +132,7 @@ func (rec *record) summaryLocked() Summary {
 	switch {
 	case rec.switched != nil && !rec.switched.websocket:
 		s.Kind = "upgrade"
-	case rec.switched != nil, rec.by == nil && rec.status == http.StatusSwitchingProtocols:
+	case rec.switched != nil, rec.imported && rec.status == http.StatusSwitchingProtocols:
 		s.Kind = "websocket"
 	case rec.events != nil:
 		s.Kind = "events"
