@@ -174,8 +174,7 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 		s.Interim = append(s.Interim, Interim{one.status, sorted(masked(one.header, reveal))})
 	}
 	s.Response.Trailers = sorted(masked(rec.trailer, reveal))
-	messages := slices.Clone(rec.messages)
-	inflaters := [2]inflater{*rec.inflaterOf(false), *rec.inflaterOf(true)}
+	messages, inflaters := slices.Clone(rec.messages), rec.inflaters
 	rec.mu.Unlock()
 
 	s.Query = queryOf(s.Path)
@@ -183,6 +182,9 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	s.Response.fill(answer, "Set-Cookie", answered, reveal, left)
 	if s.Kind == "websocket" || s.Kind == "upgrade" {
 		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
+	}
+	for side := range inflaters {
+		rec.catchUp(side, &inflaters[side], left)
 	}
 	s.Messages = showMessages(messages, s.MessagesDropped, after, inflaters, left)
 	return s
