@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -164,7 +165,7 @@ func newEntry(r Request) harEntry {
 	}
 	if b.Base64 != "" {
 		e.Response.Content.Text, e.Response.Content.Encoding = b.Base64, "base64"
-		e.Response.Content.Size = b.Size
+		e.Response.Content.Size = int64(base64.RawStdEncoding.DecodedLen(len(strings.TrimRight(b.Base64, "="))))
 	}
 	if b.Cut || r.Request.Body.Cut {
 		e.Comment = "only the beginning of a body was kept"
