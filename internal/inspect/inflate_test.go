@@ -14,16 +14,17 @@ import (
 
 // talk is one side of a WebSocket whose messages refer to those before them.
 type talk struct {
-	rec  *record
-	wire bytes.Buffer
-	z    *flate.Writer
+	rec    *record
+	before int64 // what rec keeps without a message, in bytes
+	wire   bytes.Buffer
+	z      *flate.Writer
 }
 
 func newTalk(store *Store) *talk {
 	rec := newRecord(httptest.NewRequest("GET", "/", nil), time.Now())
 	rec.status, rec.switched = http.StatusSwitchingProtocols, &switched{websocket: true}
 	store.add(rec)
-	k := &talk{rec: rec}
+	k := &talk{rec: rec, before: rec.size}
 	k.z, _ = flate.NewWriter(&k.wire, 9)
 	return k
 }
@@ -78,6 +79,15 @@ func TestGivenUpMessages(t *testing.T) {
 	if n := watched.rec.inflaters[0].weight(); n == 0 || n > int64(windowSize+2*store.MaxBody) {
 		t.Errorf("%d bytes are kept of what was given up", n)
 	}
+	for _, k := range []*talk{watched, ignored} {
+		want := k.before + k.rec.inflaters[0].weight()
+		for _, m := range k.rec.messages {
+			want += int64(cap(m.data)) + messageOverhead
+		}
+		if k.rec.size != want {
+			t.Errorf("%d bytes are counted, want %d", k.rec.size, want)
+		}
+	}
 	store.Clear()
 	if n := store.size.Load(); n != 0 || watched.rec.inflaters[0].weight() != 0 {
 		t.Errorf("%d bytes are kept of nothing", n)
@@ -122,5 +132,40 @@ func TestGivenUpEnd(t *testing.T) {
 	k.rec.inflaters[0].past = []byte(streamEnd + "\x00" + blockEnd)
 	if got := k.last(); got != errNotWhole.Error() {
 		t.Errorf("it says %q", got)
+	}
+}
+
+// Of two who look at a time, one finds where it goes on. Messages that came meanwhile stay.
+func TestGivenUpForTwo(t *testing.T) {
+	i := inflater{past: []byte("first")}
+	was := i
+	i.past = append(i.past, "second"...)
+	i.caughtUp(was, inflater{window: []byte("a"), through: 5})
+	i.caughtUp(was, inflater{window: []byte("b"), through: 5})
+	if string(i.window) != "a" || string(i.past) != "second" {
+		t.Errorf("it goes on at %q with %q", i.window, i.past)
+	}
+}
+
+// What no later message refers to is not kept, and what was not kept whole is not referred to.
+func TestSkip(t *testing.T) {
+	whole := message{data: []byte("data"), size: 4, deflated: true}
+	plain, alone, part := whole, whole, whole
+	plain.deflated, alone.alone, part.size = false, true, 5
+	for name, c := range map[string]struct {
+		messages []message
+		want     string
+		lost     bool
+	}{
+		"whole": {[]message{whole, whole}, "data" + blockEnd + "data" + blockEnd, false}, "plain": {[]message{plain}, "", false},
+		"alone": {[]message{alone}, "", false}, "part": {[]message{whole, part, whole}, "", true},
+	} {
+		var i inflater
+		for _, m := range c.messages {
+			i.skip(m, 100)
+		}
+		if string(i.past) != c.want || i.lost != c.lost {
+			t.Errorf("%s: %q is kept, lost: %v", name, i.past, i.lost)
+		}
 	}
 }
