@@ -85,10 +85,12 @@ func TestPage(t *testing.T) {
 		{"WebSocket", testPageWebSocket}, {"copy as curl", testCurl}, {"endpoints", testPageEndpoints}, {"narrow and dark", testNarrowAndDark},
 		{"10,000 requests", testManyRequests}, {"HAR", testPageHAR},
 	} {
-		t.Run(part.name, func(t *testing.T) {
+		if !t.Run(part.name, func(t *testing.T) {
 			p.t = t
 			part.test(t, p)
-		})
+		}) {
+			return
+		}
 	}
 }
 
