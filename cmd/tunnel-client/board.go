@@ -11,6 +11,10 @@ import (
 type board struct{ *scroll }
 
 func (b *board) change(c change) {
+	if c.event == opened {
+		b.print("Inspector    " + printable(c.inspect) + "\n")
+		return
+	}
 	if c.event == tunnel.Ready {
 		for _, url := range append([]string{c.url}, c.urls...) {
 			b.line(c.endpoint, printable(url)+" -> "+printable(c.target)+through(c))

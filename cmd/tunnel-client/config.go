@@ -40,7 +40,7 @@ type config struct {
 	urlFile   string
 	logFormat string
 	log       *slog.Logger
-	shared    output // of start; nil: one of its own
+	of        *member // of start, with its output and inspector; nil: it is a command of its own
 }
 
 // prepare is what is done to a connection to the local app before anything is sent on

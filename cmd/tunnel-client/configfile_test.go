@@ -45,6 +45,8 @@ func TestConfigSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"of one at the top", "version: 1\nname: x\nendpoints: {web: {target: 3000}}", "c.yaml:2: name is of one endpoint: it belongs below endpoints"},
 		{"other kind's", "E    remote_port: 5", "c.yaml:5: endpoint web: remote_port is not for kind http, but for tcp, udp"},
 		{"kind", "E    kind: htp", `c.yaml:5: endpoint web: kind "htp" is unknown: use http, file, tcp, tls, udp`},
+		{"inspector of one", "E    inspect: 4041", "c.yaml:5: endpoint web: inspect is of all endpoints, which have one inspector: it belongs at the top of the file; no_inspect: true"},
+		{"inspector", "version: 1\ninspect: here\nendpoints: {a: {target: 1}, b: {target: 2}}", `c.yaml:2: inspect "here" is not an address`},
 		{"no target", "version: 1\nendpoints:\n  web:\n    name: x", "c.yaml:3: endpoint web: it takes a target"},
 		{"bad target", "version: 1\nendpoints:\n  web:\n    target: 99999", "c.yaml:3: endpoint web: target \"99999\": port 99999 is not between 1 and 65535\n"},
 		{"twice", "E    target: 4000", "c.yaml:5: target stands twice in endpoint web"},
@@ -169,7 +171,11 @@ func TestConfigKeysAreFlags(t *testing.T) {
 			case *cli.DurationFlag:
 				value = "1s"
 			}
-			w := parseConfig([]string{"c.yaml"}, [][]byte{[]byte("version: 1\nendpoints: {e: {kind: " + kind + ", target: 80, " + key(f.Names()[0]) + ": " + value + "}}")})
+			top, own := "", ", "+key(f.Names()[0])+": "+value
+			if slices.Contains(ofAll(), f.Names()[0]) {
+				top, own = strings.TrimPrefix(own, ", ")+"\n", ""
+			}
+			w := parseConfig([]string{"c.yaml"}, [][]byte{[]byte("version: 1\n" + top + "endpoints: {e: {kind: " + kind + ", target: 80" + own + "}}")})
 			if specs := w.specs(); len(w.problems) > 0 || specs[0].value(f.Names()[0]) != value && !isFile(f) {
 				t.Errorf("kind %s with %s: %v", kind, f.Names()[0], w.problems)
 			}

@@ -32,6 +32,9 @@ func kinds() []string { return []string{"http", "file", "tcp", "tls", "udp"} }
 // the top of a file, and their variables count for all endpoints.
 func oneOnly() []string { return []string{"name", "domain", "origin", "remote-port", "url-file"} }
 
+// ofAll are the flags whose value all endpoints have together: it stands at the top of a file.
+func ofAll() []string { return []string{"inspect", "inspect-body"} }
+
 // ofProcess are the flags that are start's own, not its endpoints'.
 func ofProcess() []string { return []string{"json", "log-format", "log-level"} }
 
@@ -44,12 +47,20 @@ type spec struct {
 	options  map[string]setting // by flag
 	servers  []string           // none: the environment's, or the default
 	failover time.Duration
+	inspect  inspecting // zero: it is not recorded
 }
 
-// equal reports whether both are exposed in the same way.
+// equal reports whether both are exposed in the same way, wherever the inspector is.
 func (s *spec) equal(o *spec) bool {
 	return s.kind == o.kind && s.target == o.target && s.failover == o.failover && slices.Equal(s.servers, o.servers) &&
-		maps.EqualFunc(s.options, o.options, func(a, b setting) bool { return slices.Equal(a.values, b.values) })
+		maps.EqualFunc(s.own(), o.own(), func(a, b setting) bool { return slices.Equal(a.values, b.values) })
+}
+
+// own are the options that are not all endpoints'.
+func (s *spec) own() map[string]setting {
+	own := maps.Clone(s.options)
+	maps.DeleteFunc(own, func(flag string, _ setting) bool { return slices.Contains(ofAll(), flag) })
+	return own
 }
 
 // key is what the files call a flag.
@@ -133,6 +144,8 @@ func (w *written) spec(name string) *spec {
 		for _, k := range slices.Sorted(maps.Keys(settings)) {
 			f, ok := flags[k]
 			switch {
+			case ok && i == 1 && slices.Contains(ofAll(), f.Names()[0]):
+				w.problems.add(settings[k].at, "endpoint %s: %s is of all endpoints, which have one inspector: it belongs at the top of the file; no_inspect: true leaves an endpoint out", name, k)
 			case ok:
 				w.option(s, f, settings[k])
 			case k == keyFailover:

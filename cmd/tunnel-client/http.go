@@ -66,7 +66,7 @@ type exposed struct {
 	*config
 	out       output
 	app       app
-	inspector *inspector // nil: none
+	inspector *inspector // nil: none of its own
 }
 
 // endpoint is a public name that was claimed.
@@ -107,8 +107,13 @@ func newExposed(p process, c *config) *exposed {
 	switch {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
-		x.inspector = c.inspect.open(c.log)
-		o.Done, o.Watch = x.out.request, x.inspector.watch()
+		o.Done = x.out.request
+		if c.of != nil {
+			o.Watch = c.of.inspector.watch(c.of.spec.name)
+		} else {
+			x.inspector = c.inspect.open(c.log)
+			o.Watch = x.inspector.watch("")
+		}
 		if c.command != nil {
 			o.Ready = c.command.ready.Load
 		}

@@ -31,12 +31,13 @@ const (
 // member is one endpoint of start. It is the output of what exposes it, so that it sees
 // what happens.
 type member struct {
-	starter  *starter
-	spec     *spec
-	log      *slog.Logger
-	leave    context.CancelCauseFunc // drains it
-	patience time.Duration           // with a name that is taken, at the beginning
-	ended    chan struct{}
+	starter   *starter
+	spec      *spec
+	log       *slog.Logger
+	inspector *inspector              // that of all endpoints; nil: this one is not recorded
+	leave     context.CancelCauseFunc // drains it
+	patience  time.Duration           // with a name that is taken, at the beginning
+	ended     chan struct{}
 
 	mu       sync.Mutex // guards the following
 	up       bool       // since the attempt began
@@ -48,7 +49,11 @@ type member struct {
 }
 
 func newMember(s *starter, one *spec) *member {
-	return &member{starter: s, spec: one, log: s.log.With("endpoint", one.name), ended: make(chan struct{})}
+	m := &member{starter: s, spec: one, log: s.log.With("endpoint", one.name), ended: make(chan struct{})}
+	if one.inspect.addr != "" {
+		m.inspector = s.inspector
+	}
+	return m
 }
 
 // run exposes the endpoint until drain ends, or the server says no for good.
@@ -59,7 +64,7 @@ func (m *member) run(drain, end context.Context) {
 	began := time.Now()
 	failures, useless := 0, 0 // in a row; and servers
 	servers := max(1, len(m.spec.servers))
-	for at := 0; ; {
+	for at := 0; drain.Err() == nil; {
 		r := m.expose(drain, end, at)
 		if drain.Err() != nil || r.err == nil { // or its time is over
 			return
@@ -107,7 +112,7 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 		return refusal{err: usageError{err}, cause: err.Error()}
 	}
 	patient, several := c.listen.Retry, len(m.spec.servers) > 1
-	c.shared = m
+	c.of = m
 	c.listen.Retry = patient && !several // or the first one is tried for ever
 	ctx, lose := context.WithCancelCause(drain)
 	defer lose(nil)
@@ -218,7 +223,14 @@ func (m *member) replace() {
 	m.mu.Lock()
 	m.replaced = true
 	m.mu.Unlock()
-	m.leave(errChanged)
+	m.end(errChanged)
+}
+
+// end drains the endpoint, which is in the configuration no longer, or not so. Its requests
+// are not replayed by it any more.
+func (m *member) end(why error) {
+	m.inspector.leave(m.spec.name)
+	m.leave(why)
 }
 
 func (m *member) change(c change) {

@@ -52,8 +52,8 @@ type change struct {
 // log.
 func newOutput(p process, c *config) output {
 	switch {
-	case c.shared != nil:
-		return c.shared
+	case c.of != nil:
+		return c.of
 	case c.command != nil && c.json:
 		return &jsonLines{w: p.stderr, log: c.log} // the other is the command's
 	case c.command != nil:
@@ -102,9 +102,11 @@ func (j *jsonLines) change(c change) {
 	}{Event: string(c.event), Endpoint: c.endpoint, Code: string(c.code), Cause: c.cause}
 	if c.event == tunnel.Ready {
 		line.URL, line.URLs, line.Name, line.Target, line.Listen = c.url, c.urls, c.name, c.target, c.listen
-		line.Inspect = c.inspect
 		line.Transport, line.Protocol = string(c.fallback), c.spoken
 		line.ShareURL, line.ExpiresAt = c.shared.url, c.shared.ends.UTC().Truncate(time.Second)
+	}
+	if c.event == tunnel.Ready || c.event == opened {
+		line.Inspect = c.inspect
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -143,6 +145,8 @@ func (l *logLines) change(c change) {
 		if !c.shared.ends.IsZero() {
 			attrs = append(attrs, "expires_at", c.shared.ends.UTC().Format(time.RFC3339))
 		}
+	case opened:
+		attrs = []any{"inspect", c.inspect}
 	case tunnel.Disconnected:
 		level = slog.LevelWarn
 	case failed:

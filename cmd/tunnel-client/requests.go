@@ -20,7 +20,7 @@ import (
 	"github.com/revtun/tunnel/internal/inspect"
 )
 
-const requestsDescription = `Shows what the inspector of a running tunnel-client http or file has recorded, the newest last:
+const requestsDescription = `Shows what the inspector of a running tunnel-client http, file or start has recorded, the newest last:
 
   tunnel-client requests --status 5xx
   tunnel-client requests 17                one request with its answer
@@ -39,6 +39,7 @@ The exit code is 0 when the app has answered, whatever it says.`
 func requestsFlags() []cli.Flag {
 	return []cli.Flag{
 		inspectFlag("`ADDRESS` of the inspector, which tunnel-client http prints"),
+		&cli.StringFlag{Name: "endpoint", Usage: "only those of the endpoint `NAME` of start"},
 		&cli.StringFlag{Name: "method", Usage: "only those of `METHOD`"},
 		&cli.StringFlag{Name: "path", Usage: "only those with `PART` in path or query"},
 		&cli.StringFlag{Name: "status", Usage: "only those with `STATUS`: 404, 5xx, or error, without a whole answer of the app"},
@@ -179,7 +180,7 @@ func reveal(c *cli.Context) string { return "reveal=" + strconv.FormatBool(c.Boo
 
 func (p process) printRequests(c *cli.Context, api *inspectAPI) error {
 	q := url.Values{}
-	for _, name := range []string{"method", "path", "status", "text"} {
+	for _, name := range []string{"endpoint", "method", "path", "status", "text"} {
 		if v := c.String(name); v != "" {
 			q.Set(name, v)
 		}
@@ -196,10 +197,16 @@ func (p process) printRequests(c *cli.Context, api *inspectAPI) error {
 		return err
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tAT\tMETHOD\tSTATUS\tBYTES\tTIME\tPATH")
+	column := func(endpoint string) string {
+		if len(all.Endpoints) < 2 {
+			return ""
+		}
+		return endpoint + "\t"
+	}
+	fmt.Fprintln(w, "ID\tAT\t"+column("ENDPOINT")+"METHOD\tSTATUS\tBYTES\tTIME\tPATH")
 	for _, r := range all.Requests {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Started.Local().Format(time.TimeOnly), printable(r.Method), stateOf(r),
-			r.ResponseBytes, short(time.Duration(r.Milliseconds*float64(time.Millisecond))), printable(r.Path))
+		fmt.Fprintf(w, "%d\t%s\t%s%s\t%s\t%d\t%s\t%s\n", r.ID, r.Started.Local().Format(time.TimeOnly), column(printable(r.Endpoint)), printable(r.Method),
+			stateOf(r), r.ResponseBytes, short(time.Duration(r.Milliseconds*float64(time.Millisecond))), printable(r.Path))
 	}
 	return w.Flush()
 }
@@ -227,6 +234,9 @@ func (p process) printRequest(c *cli.Context, api *inspectAPI, id string) error 
 	}
 	w := p.stdout
 	fmt.Fprintf(w, "%s %s\n", printable(r.Method), printable(r.URL))
+	if r.Endpoint != "" {
+		fmt.Fprintf(w, "of endpoint %s\n", printable(r.Endpoint))
+	}
 	p.printPart(r.Request)
 	fmt.Fprintf(w, "\n%s %s, in the app %s\n", stateOf(r.Summary), http.StatusText(r.Status), short(time.Duration(r.Timing.App*float64(time.Millisecond))))
 	p.printPart(r.Response)

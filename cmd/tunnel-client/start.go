@@ -29,6 +29,9 @@ When a file changes, and at SIGHUP, what is different is applied: what was added
 what was removed is drained, what was changed is both, and all others go on undisturbed. A file
 with mistakes is not used. SIGHUP tries those again that had failed for good.
 
+One inspector shows the requests of all of kind http and file; inspect at the top of a file says
+where it is.
+
 The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.`
 
 // reloadTime is how often the files are looked at.
@@ -84,8 +87,10 @@ type starter struct {
 	first   []*spec // to begin with
 
 	// All of run's goroutine:
-	members map[string]*member
-	order   []string
+	members   map[string]*member
+	order     []string
+	inspector *inspector // nil: no endpoint is recorded
+	inspected inspecting // what it was told
 
 	tasks   sync.WaitGroup // members, also those that are being drained
 	changed chan struct{}  // a member has failed, or ended
@@ -147,7 +152,10 @@ func plan(c *cli.Context, paths []string, contents [][]byte, chosen []string) ([
 			if one.target == "" {
 				break // which was said
 			}
-			_, err := one.configure(c, at, slog.New(slog.DiscardHandler))
+			f, err := one.configure(c, at, slog.New(slog.DiscardHandler))
+			if err == nil {
+				one.inspect = f.inspect
+			}
 			for _, what := range wrong(err) {
 				w.problems.add(what.at, "%w", what.err)
 			}
@@ -173,6 +181,7 @@ func (s *starter) run(ctx context.Context) error {
 	defer stop()
 	s.out = s.output()
 	defer s.out.close()
+	defer func() { s.inspector.close() }()
 	defer s.tasks.Wait()
 	serving, cancel := context.WithCancel(drain)
 	defer cancel()
@@ -208,6 +217,7 @@ func (s *starter) output() output {
 
 // apply makes specs what is exposed. What is exposed in the same way goes on.
 func (s *starter) apply(drain, end context.Context, specs []*spec) (added, changed, removed int) {
+	s.inspect(specs)
 	old := s.members
 	s.members, s.order = make(map[string]*member, len(specs)), nil
 	for _, one := range specs {
@@ -232,7 +242,7 @@ func (s *starter) apply(drain, end context.Context, specs []*spec) (added, chang
 		s.tasks.Go(func() { m.run(ctx, end) })
 	}
 	for _, m := range old {
-		m.leave(errRemoved)
+		m.end(errRemoved)
 	}
 	return added, changed, len(old)
 }

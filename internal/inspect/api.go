@@ -2,7 +2,9 @@ package inspect
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -36,7 +38,8 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) {
 
 // Requests is the answer to GET /api/requests.
 type Requests struct {
-	Requests []Summary `json:"requests"` // oldest first
+	Requests  []Summary `json:"requests"`  // oldest first
+	Endpoints []string  `json:"endpoints"` // by name, those of which requests are kept
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
@@ -45,7 +48,18 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	send(w, http.StatusOK, Requests{f.choose(r.Context(), s.store.all())})
+	all := s.store.all()
+	send(w, http.StatusOK, Requests{f.choose(r.Context(), all), endpointsOf(all)})
+}
+
+func endpointsOf(records []*record) []string {
+	names := make(map[string]bool)
+	for _, rec := range records {
+		if rec.endpoint != "" {
+			names[rec.endpoint] = true
+		}
+	}
+	return append([]string{}, slices.Sorted(maps.Keys(names))...)
 }
 
 func (s *Server) clear(w http.ResponseWriter, r *http.Request) {

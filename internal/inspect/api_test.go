@@ -47,6 +47,8 @@ func TestGuard(t *testing.T) {
 	store.add(newRecord(httptest.NewRequest("GET", "/", nil), time.Now()))
 	host := strings.TrimPrefix(s.URL(), "http://")
 	_, port, _ := net.SplitHostPort(host)
+	ctx, end := context.WithCancel(t.Context())
+	end() // a live stream ends at once where it is let in
 	for name, c := range map[string]struct {
 		method, path, host string
 		header             string
@@ -81,7 +83,7 @@ func TestGuard(t *testing.T) {
 		"status":                {"GET", "/api/requests?status=abc", host, "", false, 400},
 		"edit":                  {"POST", "/api/requests/1/replay", host, "", true, 400},
 	} {
-		req := httptest.NewRequest(c.method, "http://"+host+c.path, strings.NewReader(`{"nothing":1}`))
+		req := httptest.NewRequestWithContext(ctx, c.method, "http://"+host+c.path, strings.NewReader(`{"nothing":1}`))
 		req.Host = c.host
 		for line := range strings.SplitSeq(c.header, "\n") {
 			if name, value, ok := strings.Cut(line, ": "); ok {
@@ -92,16 +94,22 @@ func TestGuard(t *testing.T) {
 			req.Header.Set(HeaderToken, s.token)
 		}
 		w := httptest.NewRecorder()
-		if name == "page" {
-			defer func() {
-				if p := w.Header().Get("Content-Security-Policy"); !strings.Contains(p, "default-src 'none'") || !strings.Contains(p, "frame-ancestors 'none'") {
-					t.Errorf("policy %q", p)
-				}
-			}()
-		}
 		s.server.Handler.ServeHTTP(w, req)
 		if w.Code != c.want {
 			t.Errorf("%s: %d %.80s, want %d", name, w.Code, w.Body, c.want)
+		}
+		for header, want := range map[string]string{
+			"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+			"Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "Cache-Control": "no-store",
+		} {
+			if got := w.Header().Get(header); got != want {
+				t.Errorf("%s: %s: %q", name, header, got)
+			}
+		}
+	}
+	for _, part := range []string{"default-src 'none'", "script-src 'self';", "frame-ancestors 'none'", "form-action 'none'", "require-trusted-types-for 'script'"} {
+		if !strings.Contains(policy, part) {
+			t.Errorf("the policy has no %s", part)
 		}
 	}
 	if len(store.all()) != 1 {
@@ -118,6 +126,9 @@ func TestNextPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
+	if at := second.ln.Addr().(*net.TCPAddr); !at.IP.IsLoopback() {
+		t.Errorf("other machines reach it, at %s", at)
+	}
 	if second.URL() == first.URL() || !strings.HasPrefix(second.URL(), "http://127.0.0.1:") {
 		t.Errorf("%s beside %s", second.URL(), first.URL())
 	}
@@ -136,11 +147,18 @@ func TestSecretsAndFilters(t *testing.T) {
 		if r.Method == "POST" {
 			w.WriteHeader(http.StatusTeapot)
 		}
+		if r.URL.Path == "/cut" {
+			panic(http.ErrAbortHandler)
+		}
 		fmt.Fprint(w, "a Needle in the answer")
 	})
-	ask(t, addr, "GET /one?a=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer hush-1\r\nCookie: c=hush-2\r\nX-Api-Key: hush-3\r\nX-Plain: shown\r\n\r\n")
+	ask(t, addr, "GET /One?a=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer hush-1\r\nCookie: c=hush-2\r\nX-Api-Key: hush-3\r\nX-Plain: shown\r\n\r\n")
 	ask(t, addr, "POST /two HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nother")
-	one(t, store, 2, ended)
+	ask(t, addr, "GET /cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	one(t, store, 3, ended)
+	gone := newRecord(httptest.NewRequest("GET", "/", nil), time.Now())
+	gone.state, gone.target = cut, "/left"
+	store.add(gone)
 	for _, path := range []string{"/api/requests/1", "/api/requests", "/api/har"} {
 		var raw json.RawMessage
 		call(t, s, "GET", path, "", &raw)
@@ -157,11 +175,16 @@ func TestSecretsAndFilters(t *testing.T) {
 		t.Errorf("revealed: %s", all)
 	}
 	for query, want := range map[string]string{
-		"": "[1 2]", "limit=1": "[2]", "method=post": "[2]", "path=ONE": "[1]", "path=a%3D1": "[1]", "status=418": "[2]", "status=2xx": "[1]",
-		"status=error": "[]", "text=needle": "[1 2]", "text=OTHER": "[2]", "text=x-plain": "[1]", "text=hush-1": "[]", "text=nothing": "[]",
+		"": "[1 2 3 4]", "limit=1": "[4]", "method=post": "[2]", "path=ONE": "[1]", "path=a%3D1": "[1]", "status=418": "[2]", "status=2xx": "[1]",
+		"status=error": "[3 4]", "status=5xx": "[3]", "status=50": "none", "text=needle": "[1 2]", "text=OTHER": "[2]", "text=x-plain": "[1]", "text=hush-1": "[]", "text=nothing": "[]",
 	} {
 		var all Requests
-		call(t, s, "GET", "/api/requests?"+query, "", &all)
+		if status := call(t, s, "GET", "/api/requests?"+query, "", &all); status != 200 {
+			if want != "none" {
+				t.Errorf("%q: %d", query, status)
+			}
+			continue
+		}
 		ids := []int64{}
 		for _, r := range all.Requests {
 			ids = append(ids, r.ID)
@@ -231,6 +254,43 @@ func TestReplay(t *testing.T) {
 		var said failure
 		if status := call(t, s, "POST", "/api/requests/1/replay", edit, &said); status != 422 || !strings.Contains(said.Error, why) {
 			t.Errorf("%s: %d %q", edit, status, said.Error)
+		}
+	}
+}
+
+// A replay is whole though whoever asked for it has gone, ends where the app's answer is cut
+// off, and says of an edited body nothing that was true of the one before.
+func TestReplayByItself(t *testing.T) {
+	store := new(Store)
+	s := listen(t, store)
+	addr, _ := tunnel(t, store, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %q", body, r.Header["Content-Encoding"])
+		if strings.HasSuffix(r.URL.Path, "/cut") {
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	})
+	ask(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Encoding: br\r\nContent-Length: 5\r\n\r\nhello")
+	replay := func(edit string) Request {
+		t.Helper()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		req := httptest.NewRequestWithContext(gone, "POST", s.URL()+"/api/requests/1/replay", strings.NewReader(edit))
+		req.Header.Set(HeaderToken, s.token)
+		w := httptest.NewRecorder()
+		s.server.Handler.ServeHTTP(w, req)
+		var to Replayed
+		if err := json.Unmarshal(w.Body.Bytes(), &to); err != nil || w.Code != 200 {
+			t.Fatalf("%s: %d %s", edit, w.Code, w.Body)
+		}
+		return store.find(to.ID).show(true, 0)
+	}
+	for edit, want := range map[string]string{
+		"{}": `done hello ["br"]`, `{"body":"new"}`: `done new []`, `{"url":"/cut"}`: `cut hello ["br"]`, `{"body":""}`: `done  []`,
+	} {
+		if r := replay(edit); r.State+" "+r.Response.Body.Text != want {
+			t.Errorf("%s: it is %s with %q, want %q", edit, r.State, r.Response.Body.Text, want)
 		}
 	}
 }

@@ -13,15 +13,16 @@ import (
 
 // filter chooses requests. Its zero value takes all.
 type filter struct {
-	path   string // is a part of the path, in any case of letters
-	method string
-	status string // "404", "4xx", or "error": no whole answer, or one of the tunnel's own
-	text   string // is in the path, a header or a body, in any case of letters
-	limit  int    // the newest so many; 0: all
+	path     string // is a part of the path, in any case of letters
+	method   string
+	endpoint string
+	status   string // "404", "4xx", or "error": no whole answer, or one of the tunnel's own
+	text     string // is in the path, a header or a body, in any case of letters
+	limit    int    // the newest so many; 0: all
 }
 
 func parseFilter(q url.Values) (filter, error) {
-	f := filter{path: strings.ToLower(q.Get("path")), method: strings.ToUpper(q.Get("method")), text: strings.ToLower(q.Get("text"))}
+	f := filter{path: strings.ToLower(q.Get("path")), method: strings.ToUpper(q.Get("method")), endpoint: q.Get("endpoint"), text: strings.ToLower(q.Get("text"))}
 	f.status = strings.ToLower(q.Get("status"))
 	digits := strings.TrimSuffix(f.status, "xx")
 	if n, err := strconv.Atoi(digits); f.status != "" && f.status != "error" && (err != nil || n < 1 || n > 999 || len(f.status) != 3) {
@@ -70,7 +71,7 @@ func (f filter) takes(s Summary) bool {
 	case f.status != "":
 		status = strconv.Itoa(s.Status) == f.status
 	}
-	return status && (f.method == "" || s.Method == f.method) && strings.Contains(strings.ToLower(s.Path), f.path)
+	return status && (f.method == "" || s.Method == f.method) && (f.endpoint == "" || s.Endpoint == f.endpoint) && strings.Contains(strings.ToLower(s.Path), f.path)
 }
 
 // contains looks for text, which is in lower case. What is masked is not looked at.

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -33,6 +34,7 @@ type harEntry struct {
 	Cache    struct{}     `json:"cache"`
 	Timings  harTimings   `json:"timings"`
 	Comment  string       `json:"comment,omitempty"`
+	Endpoint string       `json:"_endpoint,omitempty"`
 	Messages []harMessage `json:"_webSocketMessages,omitempty"` // as Chromium has them
 }
 
@@ -142,7 +144,7 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 }
 
 func newEntry(r Request) harEntry {
-	e := harEntry{Started: r.Started, Time: r.Timing.Total}
+	e := harEntry{Started: r.Started, Time: r.Timing.Total, Endpoint: r.Endpoint}
 	e.Timings = harTimings{Send: 0, Wait: min(r.Timing.Wait, e.Time)}
 	e.Timings.Receive = e.Time - e.Timings.Wait
 	e.Request = harRequest{
@@ -163,7 +165,7 @@ func newEntry(r Request) harEntry {
 	}
 	if b.Base64 != "" {
 		e.Response.Content.Text, e.Response.Content.Encoding = b.Base64, "base64"
-		e.Response.Content.Size = b.Size
+		e.Response.Content.Size = int64(base64.RawStdEncoding.DecodedLen(len(strings.TrimRight(b.Base64, "="))))
 	}
 	if b.Cut || r.Request.Body.Cut {
 		e.Comment = "only the beginning of a body was kept"

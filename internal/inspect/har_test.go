@@ -1,10 +1,14 @@
 package inspect
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -35,7 +39,17 @@ func checkHAR(t *testing.T, document []byte) {
 			t.Errorf("url %v", q["url"])
 		}
 		a := harObject(t, "response", e["response"], "status:number statusText:string httpVersion:string cookies:array headers:array content:object redirectURL:string headersSize:number bodySize:number comment?:string")
-		harObject(t, "content", a["content"], "size:number mimeType:string compression?:number text?:string encoding?:string comment?:string")
+		content := harObject(t, "content", a["content"], "size:number mimeType:string compression?:number text?:string encoding?:string comment?:string")
+		text, _ := content["text"].(string)
+		if content["encoding"] == "base64" {
+			raw, err := base64.StdEncoding.DecodeString(text)
+			if text = string(raw); err != nil {
+				t.Error(err)
+			}
+		}
+		if content["size"] != float64(len(text)) {
+			t.Errorf("content of %d bytes has the size %v", len(text), content["size"])
+		}
 		if q["postData"] != nil {
 			harObject(t, "postData", q["postData"], "mimeType:string text:string params?:array comment?:string")
 		}
@@ -152,5 +166,24 @@ func TestHAR(t *testing.T) {
 		if status := call(t, s, "POST", "/api/har", bad, nil); status != 400 {
 			t.Errorf("%s: %d", bad, status)
 		}
+	}
+}
+
+// The size of a content is that of what the HAR has, which was compressed as it passed.
+func TestHARSize(t *testing.T) {
+	var coded bytes.Buffer
+	z := gzip.NewWriter(&coded)
+	z.Write(make([]byte, 1000))
+	z.Close()
+	rec := newRecord(httptest.NewRequest("GET", "http://a.test/", nil), time.Now())
+	rec.answer = []Field{{Name: "Content-Encoding", Value: "gzip"}}
+	rec.answered = body{kept: coded.Bytes(), size: int64(coded.Len())}
+	store := new(Store)
+	store.add(rec)
+	var document json.RawMessage
+	call(t, listen(t, store), "GET", "/api/har", "", &document)
+	checkHAR(t, document)
+	if !strings.Contains(string(document), `"size":1000,`) {
+		t.Errorf("of 1000 bytes %s is exported", document)
 	}
 }

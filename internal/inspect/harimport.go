@@ -54,7 +54,7 @@ func (e harEntry) record() (*record, error) {
 	}
 	rec := &record{
 		started: e.Started, method: e.Request.Method, target: u.RequestURI(), host: u.Host, proto: e.Request.HTTPVersion,
-		public: u.Scheme + "://" + u.Host, state: done, status: e.Response.Status,
+		endpoint: e.Endpoint, imported: true, public: u.Scheme + "://" + u.Host, state: done, status: e.Response.Status,
 		header: canonical(e.Request.Headers), answer: canonical(e.Response.Headers),
 		total: span(e.Time), wait: span(e.Timings.Send + e.Timings.Wait),
 	}
@@ -88,7 +88,7 @@ func (e harEntry) record() (*record, error) {
 		rec.messages = append(rec.messages, one)
 		rec.size += one.weight()
 	}
-	rec.size += overhead + sizeOf(rec.header) + sizeOf(rec.answer) + int64(cap(rec.asked.kept)+cap(rec.answered.kept)+len(rec.target))
+	rec.size += overhead + sizeOf(rec.header) + sizeOf(rec.answer) + int64(cap(rec.asked.kept)+cap(rec.answered.kept)+len(rec.target)+len(rec.endpoint))
 	return rec, nil
 }
 

@@ -10,6 +10,8 @@
 package inspect
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -39,12 +41,12 @@ type Store struct {
 
 	size atomic.Int64 // bytes that are kept
 
-	mu       sync.Mutex // guards the following; a record's mu is taken after it
-	last     int64      // id of the newest
-	records  []*record  // oldest first
-	replayer *Recorder  // by which imported requests are replayed; nil: none yet
-	watchers []*watcher
-	watched  atomic.Bool // there are watchers
+	mu        sync.Mutex           // guards the following; a record's mu is taken after it
+	last      int64                // id of the newest
+	records   []*record            // oldest first
+	recorders map[string]*Recorder // by endpoint, the newest: replays go there
+	watchers  []*watcher
+	watched   atomic.Bool // there are watchers
 }
 
 func (s *Store) maxBody() int {
@@ -210,21 +212,49 @@ func (s *Store) changed(rec *record) {
 }
 
 // Record returns a handler that records what next is asked and answers. endpoint is the
-// name under which that comes, where a store is of several; it may be "".
+// name under which that comes, where a store is of several; it may be "". From now on the
+// endpoint's requests are replayed by next, those that were recorded before as well.
 func (s *Store) Record(endpoint string, next http.Handler) *Recorder {
 	r := &Recorder{store: s, endpoint: endpoint, next: next}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.replayer == nil {
-		s.replayer = r
+	if s.recorders == nil {
+		s.recorders = make(map[string]*Recorder)
 	}
+	s.recorders[endpoint] = r
 	return r
 }
 
-func (s *Store) recorder() *Recorder {
+// Leave says that there is no such endpoint any more: what was recorded of it stays, but is
+// not replayed before Record is called for it again.
+func (s *Store) Leave(endpoint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.replayer
+	delete(s.recorders, endpoint)
+}
+
+// recorder returns the one that rec is replayed by. An imported request that names no
+// endpoint, or comes where endpoints have no names, is for the only one that there is.
+func (s *Store) recorder(rec *record) (*Recorder, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.recorders[rec.endpoint]; r != nil {
+		return r, nil
+	}
+	if rec.imported && len(s.recorders) == 1 {
+		for name, r := range s.recorders {
+			if name == "" || rec.endpoint == "" {
+				return r, nil
+			}
+		}
+	}
+	switch {
+	case rec.endpoint != "":
+		return nil, fmt.Errorf("endpoint %s is not there, or not recorded, any more: its requests cannot be replayed", rec.endpoint)
+	case len(s.recorders) > 1:
+		return nil, errors.New("the HAR does not say, by _endpoint, which of the endpoints the request is for")
+	}
+	return nil, errors.New("there is no tunnel that an imported request could be replayed by")
 }
 
 // Recorder is a handler that records. Make it with [Store.Record].
@@ -242,7 +272,7 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // serve is ServeHTTP with the record that it fills.
 func (r *Recorder) serve(w http.ResponseWriter, req *http.Request, rec *record) {
-	rec.by = r
+	rec.endpoint = r.endpoint
 	r.store.add(rec)
 	a := &answer{ResponseWriter: w, rec: rec, head: req.Method == http.MethodHead}
 	if req.Body != nil && req.Body != http.NoBody {

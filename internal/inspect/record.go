@@ -36,7 +36,8 @@ const (
 // record is one request with its answer.
 type record struct {
 	store    *Store
-	by       *Recorder // nil: it was imported
+	endpoint string // under which it came; "": it has no name
+	imported bool
 	id       int64
 	original int64 // id of the one that it replays; 0: none
 
@@ -62,7 +63,7 @@ type record struct {
 	messages  []message     // the newest
 	lost      int           // messages that were given up
 	held      int64         // bytes of messages
-	inflaters [2]*inflater  // of the messages that were given up, by side
+	inflaters [2]inflater   // past the messages that were given up, by side
 	wait      time.Duration // to the answer's header
 	total     time.Duration
 	tunnel    time.Duration // in which the tunnel was waited for
@@ -146,6 +147,7 @@ func (rec *record) forget() {
 		rec.switched.asked.forget()
 		rec.switched.answered.forget()
 	}
+	rec.inflaters = [2]inflater{}
 	if rec.events != nil {
 		rec.events.block = nil
 	}
@@ -181,7 +183,10 @@ func (rec *record) say(m message) {
 	rec.grow(messageOverhead) // the data was counted as it came
 	for len(rec.messages) > maxMessages || rec.held > int64(rec.store.maxBody()) && len(rec.messages) > 1 {
 		first := rec.messages[0]
-		rec.inflaterOf(first.fromVisitor).skip(first)
+		i := rec.inflaterOf(first.fromVisitor)
+		before := i.weight()
+		i.skip(first, rec.store.maxBody())
+		rec.grow(i.weight() - before)
 		rec.messages[0] = message{}
 		rec.messages, rec.lost = rec.messages[1:], rec.lost+1
 		rec.held -= first.weight()
@@ -192,14 +197,28 @@ func (rec *record) say(m message) {
 // inflaterOf is the state of a side's compression after the messages that were given
 // up. rec.mu is held.
 func (rec *record) inflaterOf(fromVisitor bool) *inflater {
-	i := 0
 	if fromVisitor {
-		i = 1
+		return &rec.inflaters[1]
 	}
-	if rec.inflaters[i] == nil {
-		rec.inflaters[i] = new(inflater)
+	return &rec.inflaters[0]
+}
+
+// catchUp has i go through what it keeps of messages that were given up, and keeps where
+// that has come to, for this side.
+func (rec *record) catchUp(side int, i *inflater, left *int64) {
+	was := *i
+	if len(was.past) == 0 || !i.catchUp(left) {
+		return
 	}
-	return rec.inflaters[i]
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	if rec.forgotten {
+		return
+	}
+	now := &rec.inflaters[side]
+	before := now.weight()
+	now.caughtUp(was, *i)
+	rec.grow(now.weight() - before)
 }
 
 // begin notes the header of an answer that is not interim. rec.mu is held.

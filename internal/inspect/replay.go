@@ -57,12 +57,10 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "the edit cannot be read: "+err.Error())
 		return
 	}
-	by := rec.by
-	if by == nil {
-		if by = s.store.recorder(); by == nil {
-			refuse(w, http.StatusConflict, "there is no tunnel that an imported request could be replayed by")
-			return
-		}
+	by, err := s.store.recorder(rec)
+	if err != nil {
+		refuse(w, http.StatusConflict, err.Error())
+		return
 	}
 	again, err := rec.again(edit)
 	if err != nil {

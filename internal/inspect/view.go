@@ -119,10 +119,7 @@ func (rec *record) summaryLocked() Summary {
 		ID: rec.id, Started: rec.started, Method: rec.method, URL: rec.url(), Path: rec.target,
 		Status: rec.status, State: string(rec.state), Kind: "http",
 		RequestBytes: rec.asked.size, ResponseBytes: rec.answered.size, Messages: rec.lost + len(rec.messages),
-		ReplayOf: rec.original, Imported: rec.by == nil,
-	}
-	if rec.by != nil {
-		s.Endpoint = rec.by.endpoint
+		Endpoint: rec.endpoint, ReplayOf: rec.original, Imported: rec.imported,
 	}
 	for _, f := range rec.answer {
 		switch f.Name {
@@ -135,7 +132,7 @@ func (rec *record) summaryLocked() Summary {
 	switch {
 	case rec.switched != nil && !rec.switched.websocket:
 		s.Kind = "upgrade"
-	case rec.switched != nil, rec.by == nil && rec.status == http.StatusSwitchingProtocols:
+	case rec.switched != nil, rec.imported && rec.status == http.StatusSwitchingProtocols:
 		s.Kind = "websocket"
 	case rec.events != nil:
 		s.Kind = "events"
@@ -177,8 +174,7 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 		s.Interim = append(s.Interim, Interim{one.status, sorted(masked(one.header, reveal))})
 	}
 	s.Response.Trailers = sorted(masked(rec.trailer, reveal))
-	messages := slices.Clone(rec.messages)
-	inflaters := [2]inflater{*rec.inflaterOf(false), *rec.inflaterOf(true)}
+	messages, inflaters := slices.Clone(rec.messages), rec.inflaters
 	rec.mu.Unlock()
 
 	s.Query = queryOf(s.Path)
@@ -186,6 +182,9 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	s.Response.fill(answer, "Set-Cookie", answered, reveal, left)
 	if s.Kind == "websocket" || s.Kind == "upgrade" {
 		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
+	}
+	for side := range inflaters {
+		rec.catchUp(side, &inflaters[side], left)
 	}
 	s.Messages = showMessages(messages, s.MessagesDropped, after, inflaters, left)
 	return s

@@ -1,13 +1,8 @@
 package inspect
 
 import (
-	"bytes"
-	"compress/flate"
 	"encoding/binary"
-	"errors"
-	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -200,62 +195,4 @@ func (f *frames) take(p []byte, rec *record) {
 			m.data[start+i] ^= f.key[(at+i)%4]
 		}
 	}
-}
-
-// inflater follows the compression of one direction (RFC 7692, section 7.2.2): a
-// message may refer to the last 32 KiB of those before it.
-type inflater struct {
-	window []byte
-	lost   bool // a message was not kept whole: the later ones cannot be read
-}
-
-const (
-	windowSize = 32 << 10
-	// maxInflated bounds what one message is inflated to, in bytes.
-	maxInflated = 4 << 20
-)
-
-var (
-	errNotWhole = errors.New("compressed, and a part that it refers to was not kept")
-	errInflated = errors.New("compressed, and too large to be shown")
-)
-
-// skip goes past a message that is given up. It is not inflated, as what passes waits for
-// this: later messages that may refer to it cannot be read any more.
-func (i *inflater) skip(m message) {
-	if m.deflated && !m.alone {
-		i.window, i.lost = nil, true
-	}
-}
-
-// inflate returns what a message says, and takes the bytes off left, which it keeps to. An
-// error is of what cannot be read.
-func (i *inflater) inflate(m message, left *int64) ([]byte, error) {
-	limit := min(maxInflated, *left)
-	if limit <= 0 {
-		i.lost = true
-		return nil, errInflated
-	}
-	if m.alone {
-		i.window, i.lost = nil, false
-	}
-	if i.lost || int64(len(m.data)) < m.size {
-		i.lost = true
-		return nil, errNotWhole
-	}
-	// The sender has left out the end of the last block, and none is the last.
-	const tail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
-	r := flate.NewReaderDict(io.MultiReader(bytes.NewReader(m.data), strings.NewReader(tail)), i.window)
-	text, err := io.ReadAll(io.LimitReader(r, limit+1))
-	*left -= int64(len(text))
-	if err == nil && int64(len(text)) > limit {
-		err = errInflated
-	}
-	if err != nil {
-		i.lost = true
-		return nil, err
-	}
-	window := slices.Concat(i.window, text)
-	i.window = bytes.Clone(window[max(0, len(window)-windowSize):])
-	return text, nil
 }

@@ -19,8 +19,9 @@ function back() {
 // Filters. Text is looked for where the bodies are.
 let matching = null, asking = 0;
 function filter() {
+  const endpoint = byId("endpoint").value;
   const method = byId("method").value.trim().toUpperCase(), path = byId("path").value.trim().toLowerCase(), status = byId("status").value.trim().toLowerCase();
-  list.filter((r) => (!method || r.method === method) && (!path || r.path.toLowerCase().includes(path)) && ofStatus(r, status) && (!matching || matching.has(r.id)));
+  list.filter((r) => (!endpoint || r.endpoint === endpoint) && (!method || r.method === method) && (!path || r.path.toLowerCase().includes(path)) && ofStatus(r, status) && (!matching || matching.has(r.id)));
 }
 
 function ofStatus(r, status) {
@@ -48,8 +49,21 @@ function search() {
   }, 250);
 }
 
-for (const id of ["method", "path", "status"]) byId(id).addEventListener("input", filter);
+for (const id of ["endpoint", "method", "path", "status"]) byId(id).addEventListener("input", filter);
 byId("text").addEventListener("input", search);
+
+// Endpoints. What belongs to which is of interest where there are several.
+const endpoints = new Set();
+function meet(requests) {
+  const before = endpoints.size;
+  for (const r of requests) if (r.endpoint) endpoints.add(r.endpoint);
+  if (endpoints.size === before) return;
+  const chosen = byId("endpoint").value;
+  byId("endpoint").replaceChildren(el("option", { value: "" }, "all"), ...[...endpoints].sort().map((name) => el("option", { value: name }, name)));
+  byId("endpoint").value = chosen;
+  list.several = endpoints.size > 1;
+  byId("endpoints").toggleAttribute("hidden", !list.several);
+}
 
 // Live. While it is paused nothing moves, and what comes waits.
 let paused = false, waiting = new Map(), oldest = 0;
@@ -73,6 +87,7 @@ const follow = () => {
 function apply() {
   const requests = [...waiting.values()];
   waiting.clear();
+  meet(requests);
   list.change(requests, oldest);
   const current = requests.find((r) => r.id === detail.id);
   if (current) detail.changed(current);

@@ -94,7 +94,7 @@ export class Detail {
     this.box.replaceChildren(...[
       el("button", { type: "button", id: "back", onclick: this.back }, "← List"),
       el("h2", {}, el("span", {}, `${r.method} `), el("span", { class: "path" }, r.path), " ", el("span", { class: tone(r) }, outcome(r))),
-      el("p", { class: "quiet" }, [r.url, r.visitor && `from ${r.visitor}`, r.error && `the tunnel answered: ${r.error}`, r.replay_of && `replay of ${r.replay_of}`, r.imported && "imported"].filter(Boolean).join(" · ")),
+      el("p", { class: "quiet" }, [r.url, r.endpoint && `endpoint ${r.endpoint}`, r.visitor && `from ${r.visitor}`, r.error && `the tunnel answered: ${r.error}`, r.replay_of && `replay of ${r.replay_of}`, r.imported && "imported"].filter(Boolean).join(" · ")),
       el("div", { class: "actions", role: "toolbar", "aria-label": "This request" },
         button("Replay", "r", () => this.replay({})), button("Edit and replay", "e", () => this.openEditor()),
         button("Copy as curl", "c", () => this.copy()), secrets),

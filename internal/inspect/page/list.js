@@ -9,6 +9,7 @@ export class List {
     this.all = new Map(); // by id, oldest first
     this.shown = []; // newest first
     this.takes = () => true;
+    this.several = false; // endpoints
     this.chosenId = 0;
     this.onChosen = chosen;
     this.box = byId("list");
@@ -77,9 +78,9 @@ export class List {
       id: `r${r.id}`, class: "row", role: "option", "data-id": r.id, "aria-selected": String(r.id === this.chosenId),
       "aria-posinset": i + 1, "aria-setsize": this.shown.length, title: r.url,
       "aria-label": `${r.method} ${r.path}, ${outcome(r)}${r.error ? " " + r.error : ""}, ${bytes}, ${took}, at ${at}` +
-        (r.replay_of ? `, replay of ${r.replay_of}` : "") + (r.imported ? ", imported" : ""),
+        (this.several && r.endpoint ? `, endpoint ${r.endpoint}` : "") + (r.replay_of ? `, replay of ${r.replay_of}` : "") + (r.imported ? ", imported" : ""),
     },
-      el("span", {}, r.method), el("span", { class: "path" }, marks + r.path), el("span", { class: tone(r) }, outcome(r)),
+      el("span", {}, r.method), el("span", { class: "path" }, this.several && r.endpoint && el("span", { class: "quiet" }, r.endpoint, " "), marks + r.path), el("span", { class: tone(r) }, outcome(r)),
       el("span", {}, bytes), el("span", {}, r.state === "open" ? "open" : took), el("span", { class: "quiet" }, at));
     row.style.top = `${i * rowHeight}px`;
     return row;
