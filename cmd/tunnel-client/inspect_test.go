@@ -56,6 +56,9 @@ func TestRequestsAndReplay(t *testing.T) {
 			}
 			io.Copy(io.Discard, res.Body)
 			res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				t.Fatal(res.Status)
+			}
 			eventually(t, "the request is recorded", func() bool {
 				_, out, _ := once("requests", at, "--json", "--status", "200")
 				return strings.Contains(out, `"state":"done"`)

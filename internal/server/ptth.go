@@ -335,6 +335,9 @@ func (o *origin) done(hold time.Duration) {
 	}
 	release := o.release
 	all.mu.Unlock()
+	if last {
+		o.lines.Abandon()
+	}
 	if last && release != nil {
 		release(hold)
 	}

@@ -76,7 +76,7 @@ func (n *node) attachBy(app http.Handler, names []string, lines ...string) *orig
 	}
 	conn.SetDeadline(time.Time{})
 	o := &origin{t: n.t, enforced: res.Header.Get(protocol.HeaderPolicy), served: make(chan struct{})}
-	o.conn = &readAhead{conn, r, make(chan struct{}), sync.Once{}}
+	o.conn = &readAhead{Conn: conn, r: r, closed: make(chan struct{})}
 	o.http = &http.Server{Handler: app, Protocols: new(http.Protocols)}
 	if res.Header.Get("ALPN") == "h2" {
 		o.http.Protocols.SetUnencryptedHTTP2(true)
@@ -98,9 +98,17 @@ type readAhead struct {
 	r      *bufio.Reader
 	closed chan struct{}
 	once   sync.Once
+	deaf   atomic.Bool // nothing that comes is heard any more
 }
 
-func (c *readAhead) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c *readAhead) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if c.deaf.Load() {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
 
 func (c *readAhead) Close() error {
 	c.once.Do(func() { close(c.closed) })

@@ -101,14 +101,23 @@ func TestPTTHPolicyOfThePool(t *testing.T) {
 	await(t, "the second connection serves it", served)
 }
 
+// Who comes back with another policy gets the origin, also where the server has not noticed
+// yet that the last connection is dead.
 func TestPTTHPolicyChanges(t *testing.T) {
-	n := start(t, server.Config{Hold: time.Minute, Park: 10 * time.Second, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
-	first := n.attachShared("token-of-ann", "h2", &protocol.Share{Deny: here()}, says("first"), "demo.localhost")
-	first.conn.Close()
-	<-first.served
-	n.attach("token-of-ann", "h2", says("second"), "demo.localhost")
-	if res, body := n.get("demo.localhost", "/"); res.StatusCode != 200 || !strings.HasPrefix(body, "second") {
-		t.Errorf("%d %s", res.StatusCode, body)
+	for _, how := range []string{"closed", "silent"} {
+		n := start(t, server.Config{Hold: time.Minute, Park: 10 * time.Second, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
+		first := n.attachShared("token-of-ann", "h2", &protocol.Share{NoIndex: true}, says("first"), "demo.localhost")
+		if how == "closed" {
+			first.conn.Close()
+			<-first.served
+		} else {
+			n.answered("demo.localhost", "/", "first GET demo.localhost / ")
+			first.conn.(*readAhead).deaf.Store(true)
+		}
+		n.attach("token-of-ann", "h2", says("second"), "demo.localhost")
+		if res, body := n.get("demo.localhost", "/"); res.StatusCode != 200 || !strings.HasPrefix(body, "second") || res.Header.Get("X-Robots-Tag") != "" {
+			t.Errorf("%s: %d %s", how, res.StatusCode, body)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ type Lines struct {
 
 	mu      sync.Mutex // guards the following
 	lines   []*Line
-	since   time.Time              // the first line was there
+	since   time.Time              // the first line was there, or none is to come; zero: it is about to come
 	spares  bool                   // one of HTTP/1.1 was
 	waiting [needs][]chan struct{} // of the requests that wait for room, the oldest first
 }
@@ -76,7 +76,8 @@ func (p *Lines) any2() bool {
 	return slices.ContainsFunc(p.lines, func(l *Line) bool { return l.h2 != nil })
 }
 
-// NewLines makes a pool without connections. maxRequests is how many requests may be
+// NewLines makes a pool without connections, in which requests wait for the first one
+// until Abandon. maxRequests is how many requests may be
 // under way at once, or wait; 0 is 10,000.
 func NewLines(maxRequests int) *Lines {
 	if maxRequests <= 0 {
@@ -120,6 +121,21 @@ func (p *Lines) remove(l *Line) {
 	}
 }
 
+// Abandon says that no first line will come: what waits for it fails.
+func (p *Lines) Abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.since.IsZero() {
+		return
+	}
+	p.since = time.Now()
+	for _, queue := range p.waiting {
+		for _, turn := range queue {
+			tell(turn)
+		}
+	}
+}
+
 // tell lets the first of each kind look for room. The caller holds mu.
 func (p *Lines) tell() {
 	for _, queue := range p.waiting {
@@ -146,6 +162,7 @@ func (p *Lines) All() []*Line {
 // Drop gives the lines up: those that serve nothing else are shut down, which takes as
 // long as what is under way on them, and until ctx ends at most.
 func (p *Lines) Drop(ctx context.Context) {
+	p.Abandon()
 	var ending sync.WaitGroup
 	for _, l := range p.All() {
 		last := l.part(p)
@@ -311,9 +328,9 @@ func (p *Lines) pick(what need, turn *chan struct{}) (*Line, error) {
 	var l *Line
 	var err error
 	switch queue := p.waiting[what]; {
-	case len(p.lines) == 0:
+	case len(p.lines) == 0 && !p.since.IsZero():
 		err = fmt.Errorf("%w: no connection of the origin is there", ErrNotSent)
-	case !some && !p.spares && time.Since(p.since) > spareTime:
+	case len(p.lines) > 0 && !some && !p.spares && time.Since(p.since) > spareTime:
 		err = ErrNoUpgrade
 	case len(queue) == 0, queue[0] == *turn:
 		l = p.reserve(what)

@@ -73,6 +73,60 @@ func TestLinesWaitForASpare(t *testing.T) {
 	})
 }
 
+// What comes while the origin's first connection is about to be there waits for it; where
+// none comes, or the last one has gone, there is nothing to wait for.
+func TestLinesWaitForTheFirst(t *testing.T) {
+	for _, upgrade := range []string{"", "websocket"} {
+		synctest.Test(t, func(t *testing.T) {
+			results := make(chan error, 10)
+			ask := func(p *Lines) {
+				go func() {
+					req := asked(t.Context(), "GET", "/", nil)
+					if upgrade != "" {
+						req.Header.Set("Connection", "Upgrade")
+						req.Header.Set("Upgrade", upgrade)
+					}
+					res, err := p.RoundTrip(req)
+					if err == nil {
+						res.Body.Close()
+					}
+					results <- err
+				}()
+				synctest.Wait()
+			}
+			p, none := NewLines(0), NewLines(0)
+			ask(p)
+			ask(none)
+			select {
+			case err := <-results:
+				t.Fatalf("it did not wait: %v", err)
+			default:
+			}
+			here, there := net.Pipe()
+			app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if upgrade != "" {
+					grant(w, r)
+				}
+			})
+			p.Add(lineOn(t, false, app, here, there))
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+			since := time.Now()
+			none.Abandon()
+			if err := <-results; !errors.Is(err, ErrNotSent) || time.Since(since) > 0 {
+				t.Errorf("got %v after %v, where no connection comes", err, time.Since(since))
+			}
+			there.Close()
+			synctest.Wait()
+			ask(p)
+			if err := <-results; !errors.Is(err, ErrNotSent) || time.Since(since) > 0 {
+				t.Errorf("got %v after %v, where the last connection has gone", err, time.Since(since))
+			}
+		})
+	}
+}
+
 // A request that waits for 100 (Continue) goes by HTTP/1.1 where that is free, as a server
 // of HTTP/2 may answer by itself; another one, and where none is free, by HTTP/2.
 func TestLinesExpect(t *testing.T) {
