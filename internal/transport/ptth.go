@@ -59,6 +59,7 @@ func AcceptPTTH(w http.ResponseWriter, alpn string, policy *protocol.Share) (net
 		return nil, err
 	}
 	LimitUnsent(conn)
+	KeepAlive(conn) // HTTP/1.1 has no PING
 	return conn, nil
 }
 
@@ -97,6 +98,7 @@ func (d *Dialer) DialPTTH(ctx context.Context, origins []protocol.Origin, policy
 		if err := policy.Enforced(protocol.ConfirmedPolicy(resp.Header)); err != nil {
 			return nil, err
 		}
+		KeepAlive(x.conn) // HTTP/1.1 has no PING
 		return x.conn, nil
 	})
 	return conn, chosen, err

@@ -73,13 +73,21 @@ func NewLine(ctx context.Context, conn net.Conn, h2 bool) (*Line, error) {
 // run waits for the line's end, and takes it out of its pools. One that takes no more
 // requests ends with the last that is under way.
 func (l *Line) run() {
-	select {
-	case <-l.conn.done:
-	case <-l.going:
-		l.leave()
-		ctx, cancel := context.WithTimeout(context.Background(), goTime)
-		l.Shutdown(ctx)
-		cancel()
+	looking := time.NewTicker(lookEvery)
+	defer looking.Stop()
+	for {
+		select {
+		case <-looking.C:
+			l.conn.look()
+			continue
+		case <-l.conn.done:
+		case <-l.going:
+			l.leave()
+			ctx, cancel := context.WithTimeout(context.Background(), goTime)
+			l.Shutdown(ctx)
+			cancel()
+		}
+		break
 	}
 	l.leave()
 	if l.h1 != nil {

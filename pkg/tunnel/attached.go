@@ -35,22 +35,6 @@ type attached struct {
 	cause error          // why it broke; guarded by a.mu
 }
 
-// keepAlive is how a peer that is gone is noticed within 45 s on a connection of
-// HTTP/1.1, which has no PING.
-func keepAlive(conn net.Conn) {
-	for conn != nil {
-		switch c := conn.(type) {
-		case *net.TCPConn:
-			c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 10 * time.Second, Count: 2})
-			return
-		case interface{ NetConn() net.Conn }:
-			conn = c.NetConn()
-		default:
-			return
-		}
-	}
-}
-
 // Read also looks for the proxy's GOAWAY, and slips in one of ours: net/http's server
 // then says GOAWAY itself and goes on with what is under way. Its Shutdown would
 // close a connection that is idle without a word, and lose what comes at that moment.

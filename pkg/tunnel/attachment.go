@@ -205,7 +205,6 @@ func (a *attachment) alone(err error) {
 
 // add notes c, unless no connections are wanted any more.
 func (a *attachment) add(c *attached) bool {
-	keepAlive(c.Conn)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
