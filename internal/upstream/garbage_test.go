@@ -2,12 +2,15 @@ package upstream
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
 )
@@ -63,4 +66,70 @@ func TestLineGarbage(t *testing.T) {
 			t.Errorf("%s, and the end: got %v", name, r.err)
 		}
 	}
+}
+
+// queuedConn holds up nobody who writes: net.Pipe alone takes nothing before all was read.
+type queuedConn struct {
+	net.Conn
+	queue chan []byte
+}
+
+func newQueuedConn(conn net.Conn) *queuedConn {
+	c := &queuedConn{conn, make(chan []byte, 1000)}
+	go func() {
+		for b := range c.queue {
+			c.Conn.Write(b)
+		}
+	}()
+	return c
+}
+
+func (c *queuedConn) Write(p []byte) (int, error) {
+	c.queue <- bytes.Clone(p)
+	return len(p), nil
+}
+
+// An origin that takes nothing of what is written to it is given up after 30 s, or 60 s
+// where it took a little at first, whatever it says meanwhile. One that takes a little
+// again and again is not.
+func TestLineTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, pipe := net.Pipe()
+		there := newQueuedConn(pipe)
+		defer close(there.queue)
+		line, f := framedOn(t, here, there)
+		p := NewLines(0)
+		p.Add(line)
+		upload := asked(t.Context(), "POST", "/", zeros{})
+		upload.ContentLength = -1
+		done := send(p, upload)
+		header(t, f)
+		says := make(chan struct{})
+		go func() {
+			defer close(says)
+			for ; line.open(); time.Sleep(5 * time.Second) {
+				f.WriteWindowUpdate(0, 1)
+			}
+		}()
+		for range 10 {
+			time.Sleep(20 * time.Second)
+			if _, err := there.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		select {
+		case <-line.Done():
+		case <-time.After(10 * time.Minute):
+			t.Error("it is kept")
+			line.Close()
+		}
+		if d := time.Since(begin); d > time.Minute {
+			t.Errorf("given up after %v", d)
+		}
+		if r := <-done; r.err == nil {
+			t.Error("the upload was answered")
+		}
+		<-says
+	})
 }
