@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -26,77 +27,65 @@ func main() {
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "Hello from behind NAT by %s: %s %s\n", r.Proto, r.Method, r.RequestURI)
 	})
+	// The proxy is the client of HTTP/2. One that has gone without a word answers no PING.
+	server := http.Server{Handler: app, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second}}
+	server.Protocols.SetUnencryptedHTTP2(true)
 	for ; ; time.Sleep(time.Second) {
-		log.Print(serve(*proxy, *origin, os.Getenv("TUNNEL_TOKEN"), app))
+		conn, err := attach(*proxy, *origin, os.Getenv("TUNNEL_TOKEN"))
+		if err == nil {
+			log.Printf("%s leads here", *origin)
+			err = server.Serve(conn) // until the connection ends
+		}
+		log.Print(err)
 	}
 }
 
-// serve attaches one connection, serves its requests until it ends, and returns why.
-func serve(proxy, origin, token string, app http.Handler) error {
+// attach asks for the requests of the origin, to be served by HTTP/2 on the connection
+// that it returns.
+func attach(proxy, origin, token string) (*turned, error) {
 	u, err := url.Parse(proxy)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	conn, err := dial(u)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	// Ask for the requests of the origin, and offer to serve them by HTTP/2.
-	fmt.Fprintf(conn, "GET /.well-known/ptth/%s/ HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\nAuthorization: Bearer %s\r\n\r\n", url.QueryEscape(origin), u.Host, token)
-	r := bufio.NewReader(conn)
-	res, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		cause, _ := io.ReadAll(res.Body)
-		return fmt.Errorf("%s: %s", res.Status, cause)
-	}
-	log.Printf("%s leads here", origin)
-	// The roles turn around: the proxy is the client of HTTP/2 now. What was read ahead
-	// of the 101 belongs to that.
-	l := &listener{conn: turned{conn, r}, ended: make(chan error)}
-	server := http.Server{Handler: app, Protocols: new(http.Protocols), ConnState: func(_ net.Conn, s http.ConnState) {
-		if s == http.StateClosed {
-			close(l.ended)
-		}
-	}}
-	server.Protocols.SetUnencryptedHTTP2(true)
-	return server.Serve(l)
-}
-
-// dial connects to u's host and port.
-func dial(u *url.URL) (net.Conn, error) {
+	var conn net.Conn
 	if u.Scheme == "https" {
-		return tls.Dial("tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), nil)
+		conn, err = tls.Dial("tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), nil)
+	} else {
+		conn, err = net.Dial("tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
 	}
-	return net.Dial("tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(conn, "GET /.well-known/ptth/%s/ HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\nAuthorization: Bearer %s\r\n\r\n", url.QueryEscape(origin), u.Host, token)
+	t := &turned{Conn: conn, ahead: bufio.NewReader(conn), once: make(chan net.Conn, 1)}
+	t.once <- t
+	t.ended = sync.OnceFunc(func() { close(t.once) })
+	res, err := http.ReadResponse(t.ahead, nil)
+	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
+		cause, _ := io.ReadAll(res.Body)
+		err = fmt.Errorf("%s: %s", res.Status, cause)
+	}
+	if err != nil {
+		conn.Close()
+	}
+	return t, err
 }
 
-// turned is a connection that has been read ahead of.
+// turned is the connection: what was read ahead of the 101 belongs to HTTP/2. It is also
+// a listener, which gives the connection once and ends with it.
 type turned struct {
 	net.Conn
-	r *bufio.Reader
+	ahead *bufio.Reader
+	once  chan net.Conn
+	ended func()
 }
 
-func (t turned) Read(p []byte) (int, error) { return t.r.Read(p) }
-
-// listener has one connection to give, and ends with it.
-type listener struct {
-	conn  net.Conn
-	given bool
-	ended chan error
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	if l.given {
-		<-l.ended
-		return nil, io.EOF
+func (t *turned) Read(p []byte) (int, error) { return t.ahead.Read(p) }
+func (t *turned) Close() error               { t.ended(); return t.Conn.Close() }
+func (t *turned) Addr() net.Addr             { return t.LocalAddr() }
+func (t *turned) Accept() (net.Conn, error) {
+	if conn := <-t.once; conn != nil {
+		return conn, nil
 	}
-	l.given = true
-	return l.conn, nil
+	return nil, io.EOF
 }
-
-func (l *listener) Close() error   { return nil }
-func (l *listener) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -26,7 +26,17 @@ function attach() {
     const session = http2.performServerHandshake(socket, { settings: { enableConnectProtocol: true } });
     session.on('stream', serve);
     session.on('error', (err) => console.log(err.message));
-    session.on('close', () => again('the connection has ended'));
+    // A proxy that has gone without a word answers no PING.
+    let answered = true;
+    const asking = setInterval(() => {
+      if (!answered) session.destroy(new Error('the proxy gives no sign of life'));
+      answered = false;
+      if (!session.destroyed) session.ping(() => { answered = true; });
+    }, 10_000);
+    session.on('close', () => {
+      clearInterval(asking);
+      again('the connection has ended');
+    });
     console.log(`${origin} leads here`);
   });
 }

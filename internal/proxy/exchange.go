@@ -221,13 +221,17 @@ func (e *exchange) interim(res *http.Response) error {
 
 func (e *exchange) readHead() (*http.Response, error) {
 	c := e.c
-	if _, err := c.r.Peek(1); err != nil {
+	first, err := c.r.Peek(1)
+	if err != nil {
 		return nil, err
 	}
 	c.answered = true
+	if first[0] != 'H' { // a line that is not HTTP's may never end
+		said, _ := c.r.Peek(min(c.r.Buffered(), 40))
+		return nil, fmt.Errorf("not HTTP: %q", said)
+	}
 	res := e.plainHead()
 	if res == nil {
-		var err error
 		c.limit.N = c.t.maxHeader()
 		if res, err = http.ReadResponse(c.r, e.req); err != nil {
 			if c.limit.N <= 0 {

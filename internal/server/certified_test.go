@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ func TestPTTHByCertificate(t *testing.T) {
 	}
 	run(t, s)
 	at := s.TLSAddr().String()
+	var why string // of the last refusal
 	ask := func(shown *rig.Certificate, hosts ...string) int {
 		t.Helper()
 		config := &tls.Config{RootCAs: own.Roots, ServerName: "tunnel.test", NextProtos: []string{"http/1.1"}}
@@ -66,7 +68,10 @@ func TestPTTHByCertificate(t *testing.T) {
 		if err != nil {
 			return 0 // TLS 1.3 tells of a bad certificate with the first read
 		}
-		if res.StatusCode == http.StatusSwitchingProtocols {
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			body, _ := io.ReadAll(res.Body)
+			why = string(body)
+		} else {
 			go func() {
 				if _, err := http.ReadRequest(r); err == nil {
 					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nann")
@@ -89,6 +94,9 @@ func TestPTTHByCertificate(t *testing.T) {
 	} {
 		if got := ask(c.shown, c.hosts...); got != c.want {
 			t.Errorf("%s: got %d, want %d", name, got, c.want)
+		}
+		if name == "another's name" && !strings.Contains(why, "this certificate may not") {
+			t.Errorf("%s: got %s", name, why)
 		}
 	}
 	if got := ask(ann, "ann.tunnel.test"); got != 101 {

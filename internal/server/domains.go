@@ -90,7 +90,7 @@ func (s *claimant) authorize(ctx context.Context, b *protocol.Bind) (byRight map
 	rights := s.rights()
 	// A name that the server picks may be any.
 	if b.Name == "" && !slices.Contains(rights.Names, "*") || b.Name != "" && !rights.Name(b.Name) {
-		return nil, nameForbidden(b.Name, rights.Names)
+		return nil, s.nameForbidden(b.Name, rights.Names)
 	}
 	return s.authorizeDomains(ctx, b, rights)
 }
@@ -128,16 +128,20 @@ func (s *session) forgetRights() {
 	maps.DeleteFunc(s.byRight, func(domain string, _ bool) bool { return s.names[domain] == nil })
 }
 
-func nameForbidden(name string, patterns []string) error {
+func (s *claimant) nameForbidden(name string, patterns []string) error {
+	who, choose := "this token", "choose one"
+	if s.by != nil {
+		who = "this certificate"
+	}
 	e := &protocol.Error{
-		Code: protocol.Forbidden, Message: "this token may not claim the name " + name,
+		Code: protocol.Forbidden, Message: who + " may not claim the name " + name,
 		Hint: "ask the server's operator for the right",
 	}
-	if name == "" {
-		e.Message = "this token may not claim a name that the server picks"
+	if name == "" { // of tunnel-client alone
+		e.Message, choose = who+" may not claim a name that the server picks", "choose one with --name"
 	}
 	if len(patterns) > 0 {
-		e.Hint = "choose one with --name that it may: " + strings.Join(patterns[:min(len(patterns), 10)], ", ")
+		e.Hint = choose + " that it may: " + strings.Join(patterns[:min(len(patterns), 10)], ", ")
 	}
 	return e
 }
@@ -162,7 +166,7 @@ func (s *claimant) prove(ctx context.Context, domain string) error {
 	if s.identity.OfSession() {
 		return &protocol.Error{
 			Code: protocol.Forbidden, Message: "nobody can tell whether the domain " + domain + " is yours without a token",
-			Hint: "pass a token with --token-file or TUNNEL_TOKEN",
+			Hint: "show a token: by --token-file or TUNNEL_TOKEN of tunnel-client, or in the field Authorization",
 		}
 	}
 	known := s.server.proofs.age(proof{s.identity.ID, domain})

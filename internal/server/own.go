@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -52,21 +53,32 @@ func (s *Server) own() http.Handler {
 		io.WriteString(w, "ok\n")
 	})
 	mux.HandleFunc(protocol.PathPrefix+"{session}", s.upgrade)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	nothing := func(w http.ResponseWriter, r *http.Request) {
 		transport.Refuse(w, &protocol.Error{
 			Code: protocol.NotFound, Message: "the server's own host has nothing here for this method",
 			Hint: "tunnels are " + where + "; clients connect to the host itself",
 		})
-	})
+	}
+	mux.HandleFunc("/", nothing)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The mux would answer a list of origins that is not percent-encoded well with a
-		// redirect.
-		if strings.HasPrefix(r.URL.EscapedPath(), protocol.PathPTTH) {
+		// The mux would answer a path that is not clean, such as a list of origins that is
+		// not percent-encoded well, with a redirect to one that is encoded twice.
+		switch asked := r.URL.EscapedPath(); {
+		case strings.HasPrefix(asked, protocol.PathPTTH):
 			s.transpose(w, r)
-			return
+		case !clean(asked):
+			nothing(w, r)
+		default:
+			mux.ServeHTTP(w, r)
 		}
-		mux.ServeHTTP(w, r)
 	})
+}
+
+// clean reports whether p has no empty segments and none that are dots. An empty path
+// is that of "/" (RFC 9110, section 4.2.3).
+func clean(p string) bool {
+	short := path.Clean(p)
+	return p == "" || p == short || p == short+"/"
 }
 
 // describe tells what a client may want to know before it connects.

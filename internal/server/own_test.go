@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -65,5 +67,22 @@ func TestStartPage(t *testing.T) {
 		if !strings.Contains(body, want) || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") || !strings.Contains(res.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 			t.Errorf("path names %v: %v %s", paths, res.Header, body)
 		}
+	}
+}
+
+// A path that is not clean leads nowhere, by no redirect either.
+func TestOwnNotFound(t *testing.T) {
+	n := start(t, server.Config{})
+	ptth := strings.TrimPrefix(n.originPath("demo.localhost"), "/")
+	for _, path := range []string{"//" + ptth, "/./" + ptth, "/x/../" + ptth, "/.well-known//" + strings.TrimPrefix(ptth, ".well-known/"), "//healthz", "/healthz/", "/a//b", "/.."} {
+		conn, _, res := n.askPTTH(path)
+		body, _ := io.ReadAll(res.Body)
+		conn.Close()
+		if res.StatusCode != http.StatusNotFound || res.Header.Get("Tunnel-Error") != "not_found" || !strings.Contains(string(body), `"not_found"`) {
+			t.Errorf("%s: %s %v %s", path, res.Status, res.Header, body)
+		}
+	}
+	if res, body := n.get("localhost", "/healthz"); res.StatusCode != http.StatusOK {
+		t.Errorf("/healthz: %s %s", res.Status, body)
 	}
 }

@@ -132,7 +132,11 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, from netip.Add
 		retryLater(w, err)
 		// A 401 names each way to log in.
 		w.Header().Add("WWW-Authenticate", `Basic realm="tunnel", charset="UTF-8"`)
-		return asError(err, protocol.Unauthorized)
+		e := *asError(err, protocol.Unauthorized)
+		if e.Code == protocol.Unauthorized {
+			e.Hint = "show a token of the server in the field Authorization; tunnel-client has it from --token-file or TUNNEL_TOKEN"
+		}
+		return &e
 	}
 	c.identity, c.owner, c.group = id, id.ID, group(id, from)
 	return nil
@@ -191,7 +195,9 @@ func (s *Server) nameOf(o protocol.Origin) (string, error) {
 		}
 	} else {
 		if err := s.checkDomain(o.Host); err != nil {
-			return "", err
+			e := *asError(err, protocol.DomainInvalid)
+			e.Hint = "origins here are " + s.publicURL("NAME."+s.c.Domain) + ", and custom domains"
+			return "", &e
 		}
 		name = o.Host
 	}

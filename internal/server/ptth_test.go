@@ -232,6 +232,9 @@ func TestPTTHIsRefused(t *testing.T) {
 		if res.StatusCode != c.want || c.want != 431 && (json.Unmarshal(body, &said) != nil || said.Error == nil) || !strings.Contains(string(body), c.says) {
 			t.Errorf("%s: got %s %s, want %d with %q", name, res.Status, body, c.want, c.says)
 		}
+		if said.Error != nil && (strings.Contains(said.Error.Hint, "--name") || c.want == 401 && !strings.Contains(said.Error.Hint, "field Authorization")) {
+			t.Errorf("%s: the hint is for a client of ours: %s", name, said.Error.Hint)
+		}
 		if c.want == 401 && !strings.Contains(strings.Join(res.Header.Values("WWW-Authenticate"), ", "), "Basic") {
 			t.Errorf("%s: got WWW-Authenticate %q", name, res.Header.Values("WWW-Authenticate"))
 		}

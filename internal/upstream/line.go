@@ -266,10 +266,17 @@ func (l *Line) explain(err error) error {
 	if errors.Is(err, ErrNotSent) || errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrRequestBody) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	select {
-	case <-l.conn.done:
+	if l.lost() {
 		return fmt.Errorf("%w: %w", ErrSessionLost, err)
-	default:
-		return err
 	}
+	return err
+}
+
+// lost reports whether the connection has ended under a request. That of HTTP/1.1 is
+// also closed by who sends on it, for an answer that is none.
+func (l *Line) lost() bool {
+	if l.h2 == nil {
+		return l.conn.broke.Load()
+	}
+	return !l.open()
 }

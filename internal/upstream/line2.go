@@ -25,7 +25,8 @@ const (
 	// sign of life, and pingTime how long it may take: 40 s together.
 	pingAfter = 15 * time.Second
 	pingTime  = 25 * time.Second
-	// writeTime is how long an origin may take nothing at all of what is to be written.
+	// writeTime is how long an origin may take nothing at all of what is to be written;
+	// twice as long where it took a little at the beginning.
 	writeTime = 30 * time.Second
 	// lineWindow is how much of one answer may have arrived and not been read: the
 	// first size of a stream's window (RFC 9113, section 6.9.2). The connection's own

@@ -20,6 +20,7 @@ type lineConn struct {
 	ctx    context.Context // ends with the connection; nothing is passed in it
 	end    context.CancelFunc
 	silent atomic.Bool
+	broke  atomic.Bool // a read failed: it has ended, or was closed elsewhere
 	once   sync.Once
 	ear    atomic.Pointer[func()] // called when the next byte comes; nil: nobody listens
 
@@ -49,9 +50,12 @@ func (c *lineConn) Close() error {
 	return err
 }
 
-// Read also tells who listens for a sign of life.
+// Read also tells who listens for a sign of life, and notes the connection's end.
 func (c *lineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.broke.Store(true)
+	}
 	if n > 0 && c.ear.Load() != nil {
 		if tell := c.ear.Swap(nil); tell != nil {
 			(*tell)()

@@ -274,6 +274,14 @@ func TestLineLost(t *testing.T) {
 func framed(t *testing.T, settings ...http2.Setting) (*Line, *http2.Framer, net.Conn) {
 	t.Helper()
 	here, there := tcpPair(t)
+	there.SetDeadline(time.Now().Add(30 * time.Second))
+	line, f := framedOn(t, here, there, settings...)
+	return line, f, there
+}
+
+// framedOn is framed on a connection that is there.
+func framedOn(t *testing.T, here, there net.Conn, settings ...http2.Setting) (*Line, *http2.Framer) {
+	t.Helper()
 	made := make(chan *Line, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -284,20 +292,22 @@ func framed(t *testing.T, settings ...http2.Setting) (*Line, *http2.Framer, net.
 		}
 		made <- line
 	}()
-	there.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.ReadFull(there, make([]byte, len(http2.ClientPreface))); err != nil {
 		t.Fatal(err)
 	}
 	f := http2.NewFramer(there, there)
 	f.WriteSettings(settings...)
-	for {
+	for pinged, taken := false, false; !pinged || !taken; {
 		frame, err := f.ReadFrame()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ping, ok := frame.(*http2.PingFrame); ok {
-			f.WritePing(true, ping.Data)
-			break
+		switch frame := frame.(type) {
+		case *http2.PingFrame:
+			pinged = true
+			f.WritePing(true, frame.Data)
+		case *http2.SettingsFrame:
+			taken = taken || frame.IsAck()
 		}
 	}
 	line := <-made
@@ -305,7 +315,7 @@ func framed(t *testing.T, settings ...http2.Setting) (*Line, *http2.Framer, net.
 		t.FailNow()
 	}
 	t.Cleanup(line.Close)
-	return line, f, there
+	return line, f
 }
 
 // header reads frames until one begins a request.

@@ -12,7 +12,9 @@ import (
 // Serve claims a name and serves its requests with handler until ctx ends; then
 // it drains: the name is given back, requests under way finish within Grace,
 // and Serve returns nil. An error is Listen's, or says why the server ended the
-// session for good. Over PTTH it is [Client.Attach] and [Backend.Run].
+// session for good. Over PTTH it is [Client.Attach] and [Backend.Run], and nothing gives
+// the name back: a tunnel server holds it for the same token, and has visitors wait, as
+// when a connection is lost.
 func (c *Client) Serve(ctx context.Context, o Options, handler http.Handler) error {
 	if c.Transport == PTTH {
 		b, err := c.Attach(ctx, o, handler)
