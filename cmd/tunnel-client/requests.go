@@ -195,6 +195,11 @@ func (p process) printRequests(c *cli.Context, api *inspectAPI) error {
 	if err := api.call(http.MethodGet, "requests?"+q.Encode(), nil, &all); err != nil {
 		return err
 	}
+	for i, r := range all.Requests {
+		if r.ReplayOf != 0 {
+			all.Requests[i].Path += fmt.Sprintf(" (replay of %d)", r.ReplayOf)
+		}
+	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tAT\tMETHOD\tSTATUS\tBYTES\tTIME\tPATH")
 	for _, r := range all.Requests {
