@@ -144,15 +144,13 @@ func plan(c *cli.Context, paths []string, contents [][]byte, chosen []string) ([
 	}
 	for _, one := range specs {
 		for at := range max(1, len(one.servers)) {
-			if one.target == "" {
-				break // which was said
-			}
 			_, err := one.configure(c, at, slog.New(slog.DiscardHandler))
 			for _, what := range wrong(err) {
 				w.problems.add(what.at, "%w", what.err)
 			}
 		}
 	}
+	w.checkNames(specs)
 	return specs, w.problems.err()
 }
 
