@@ -292,11 +292,15 @@ func TestActionTakeover(t *testing.T) {
 	again := newJob(t, s, g, 41)
 	again.vars["GITHUB_RUN_ATTEMPT"] = "2" // somebody runs it again
 	again.app("again")
-	if code, out, _ := run(t, again.step("main.js")); code != 1 || !strings.Contains(out, "::error::") || !strings.Contains(out, "a newer client has the name") {
-		t.Errorf("again: exit code %d\n%s", code, out)
+	if code, out, _ := run(t, again.step("main.js")); code != 0 || !strings.Contains(out, "::notice::A newer run has the name") || strings.Contains(out, "::error::") || len(again.values("output")) != 0 {
+		t.Errorf("again: exit code %d, outputs %q\n%s", code, again.values("output"), out)
 	}
-	again.must("post.js")
-	older.must("post.js")
+	if out := again.must("post.js"); !strings.Contains(out, "a newer run has the name shop-pr-7 (name_taken): nothing to do") || strings.Contains(out, "::notice::") {
+		t.Errorf("at its end it says, again:\n%s", out)
+	}
+	if out := older.must("post.js"); !strings.Contains(out, "::notice::A newer run has the name") {
+		t.Errorf("the one that was taken over from says:\n%s", out)
+	}
 	if all := g.shown(); len(all) != 1 || !strings.Contains(all[0], "generation=42001") || !strings.Contains(all[0], url) {
 		t.Errorf("the comments are %q", all)
 	}
@@ -344,12 +348,16 @@ func TestActionCancel(t *testing.T) {
 // TestActionFails: the step says why there is no preview, and the job ends all the same.
 func TestActionFails(t *testing.T) {
 	s, g := startServer(t), startGitHub(t)
+	closed := "http://" + rig.FreePort(t)
 	for _, tt := range []struct {
 		name   string
 		inputs map[string]string
 		says   string
 	}{
-		{"the command ends", map[string]string{"command": "exit 3"}, "tunnel-client ended with 3"},
+		{"the command ends", map[string]string{"command": "echo no database; exit 3"}, "::error::the command ended with 3 before the app was ready%0Ano database"},
+		{"the command ends well", map[string]string{"command": "true"}, "::error::the command ended with 0 before the app was ready\n"},
+		{"no releases", map[string]string{"client": "", "version": "v1.2.3", "releases": closed}, "::error::" + closed + "/v1.2.3/"},
+		{"the cause of that", map[string]string{"client": "", "version": "v1.2.3", "releases": closed}, "connect ECONNREFUSED " + strings.TrimPrefix(closed, "http://") + ": give releases, where they are, or client"},
 		{"the app is not ready", map[string]string{"command": "sleep 60", "wait-timeout": "1s"}, "the local app is not ready"},
 		{"nobody runs it", map[string]string{"wait": "http://127.0.0.1:1/", "wait-timeout": "0s"}, "the app is not ready"},
 		{"no server", map[string]string{"server": ""}, "server is needed"},

@@ -12,6 +12,10 @@ const { setTimeout: sleep } = require("node:timers/promises");
 const drainTime = 40_000;
 const endTime = 10_000;
 
+// How many lines of a command that has failed are shown at once; post.js shows all.
+const lastLines = 10;
+const commandEnded = /^\{"event":.*"cause":"(the command ended with \d+)"/;
+
 // get returns the path of a tunnel-client below dir, downloaded and checked against the
 // release's list of sums. That finds what was damaged on the way, not a forged release.
 async function get(releases, version, dir) {
@@ -36,11 +40,17 @@ async function get(releases, version, dir) {
 }
 
 async function download(url) {
-  const res = await fetch(url);
-  if (!res.ok) {
-    throw new Error(`${url}: ${res.status} ${res.statusText}`);
+  let why;
+  try {
+    const res = await fetch(url);
+    if (res.ok) {
+      return Buffer.from(await res.arrayBuffer());
+    }
+    why = `${res.status} ${res.statusText}`;
+  } catch (err) {
+    why = err.cause?.message || err.cause?.code || err.message;
   }
-  return Buffer.from(await res.arrayBuffer());
+  throw new Error(`${url} cannot be downloaded: ${why}: give releases, where they are, or client, a tunnel-client that is there already`);
 }
 
 // environment is that of the client, and so of the command: without the inputs, some of
@@ -62,7 +72,7 @@ function start(program, args, { log, cwd, env }) {
 }
 
 // ready waits until the client has written file, and returns what it says in its log of
-// the name.
+// the name; null where a newer run has that.
 async function ready(child, file, log) {
   let ended = "";
   child.once("error", (err) => (ended = err.message));
@@ -73,11 +83,31 @@ async function ready(child, file, log) {
       return JSON.parse(line);
     }
     if (ended) {
-      const why = read(log).split("\n").findLast((line) => line.startsWith("tunnel-client: "));
-      throw new Error(why ? `${ended}: ${why.slice("tunnel-client: ".length)}` : ended);
+      if (overtaken(log)) {
+        return null;
+      }
+      throw new Error(reason(ended, read(log).trimEnd().split("\n")));
     }
     await sleep(100);
   }
+}
+
+// overtaken reports whether the client has ended because a newer run has the name.
+const overtaken = (log) => /^tunnel-client: a newer run has the name .*\(name_taken\)/m.test(read(log));
+
+// reason is why there is no preview by the lines of a log: what the client, which has ended,
+// says last, or that the command has ended, with the last lines that it has printed.
+function reason(ended, lines) {
+  const why = lines.findLast((line) => line.startsWith("tunnel-client: "));
+  if (why) {
+    return `${ended}: ${why.slice("tunnel-client: ".length)}`;
+  }
+  const command = lines.findLast((line) => commandEnded.test(line))?.match(commandEnded)[1];
+  if (!command) {
+    return ended;
+  }
+  const printed = lines.filter((line) => line && !/^(\{"event":"|time=\S+ level=)/.test(line));
+  return [`${command} before the app was ready`, ...printed.slice(-lastLines)].join("\n");
 }
 
 const read = (file) => (fs.existsSync(file) ? fs.readFileSync(file, "utf8") : "");
@@ -129,4 +159,4 @@ function kill(pid, signal) {
   }
 }
 
-module.exports = { get, start, ready, read, stop };
+module.exports = { get, start, ready, overtaken, read, stop };

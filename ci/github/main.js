@@ -41,7 +41,13 @@ async function main() {
   // From here on whatever happens, post.js ends it.
   save("pid", child.pid ?? "");
   save("log", p.log);
-  const { url, name } = await client.ready(child, p.file, p.log);
+  const live = await client.ready(child, p.file, p.log);
+  if (!live) {
+    say("notice", preview.newerText);
+    return;
+  }
+  save("live", true);
+  const { url, name } = live;
   const expires = p.ttl ? new Date(Date.now() + preview.milliseconds(p.ttl)).toISOString() : "";
   output("url", url);
   output("name", name);

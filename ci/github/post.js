@@ -10,6 +10,9 @@ async function main() {
   if (saved("pid")) {
     await attempt(() => client.stop(Number(saved("pid"))));
     show("What tunnel-client and the app have printed", client.read(saved("log")));
+    if (saved("live") && client.overtaken(saved("log"))) {
+      say("notice", preview.newerText);
+    }
   }
   const github = new GitHub({
     url: process.env.GITHUB_API_URL, token: input("github-token"), repository: process.env.GITHUB_REPOSITORY,

@@ -53,4 +53,7 @@ function endedText({ sha, run }) {
   return `**Preview** of ${sha.slice(0, 7)} has ended with [its run](${run}).`;
 }
 
-module.exports = { defaultName, generation, milliseconds, clientArguments, liveText, endedText };
+// newerText is of a run that another one has taken over from, as it is to be.
+const newerText = "A newer run has the name, so the preview is of that one: there is nothing to do.";
+
+module.exports = { defaultName, generation, milliseconds, clientArguments, liveText, endedText, newerText };

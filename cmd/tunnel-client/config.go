@@ -30,6 +30,7 @@ type config struct {
 	client    *tunnel.Client
 	listen    tunnel.Options
 	hasToken  bool                         // the user named one
+	login     bool                         // who asks is login, which has neither --retry nor a token from elsewhere
 	command   *command                     // of exec; nil: the user runs the app
 	inspect   inspecting                   // of kind HTTP
 	terminate *terminator                  // of kind TLS; nil: the app speaks TLS itself

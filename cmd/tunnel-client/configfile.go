@@ -35,8 +35,9 @@ func (p position) String() string {
 
 // problem is a mistake and where it is.
 type problem struct {
-	at  position
-	err error
+	at    position
+	err   error
+	about []string // options, and first the one that is to blame; "": none of them is
 }
 
 func (p problem) Error() string {
@@ -61,7 +62,7 @@ func (p problems) Error() string {
 
 // add keeps a problem once: what is wrong at the top of a file is so for each endpoint.
 func (p *problems) add(at position, format string, args ...any) {
-	one := problem{at, fmt.Errorf(format, args...)}
+	one := problem{at: at, err: fmt.Errorf(format, args...)}
 	if !slices.ContainsFunc(*p, func(old problem) bool { return old.Error() == one.Error() }) {
 		*p = append(*p, one)
 	}
@@ -80,11 +81,20 @@ func (p problems) err() error {
 
 // setting is the value of a key, with its variables filled in.
 type setting struct {
-	at     position
-	values []string
-	list   bool
-	truth  bool // it is true or false, without quotes
-	broken bool // what is wrong has been said
+	at       position
+	endpoint string // that it is of; "": it stands at the top
+	values   []string
+	list     bool
+	truth    bool // it is true or false, without quotes
+	broken   bool // what is wrong has been said
+}
+
+// called is key as mistakes are told of it, with its endpoint.
+func (s setting) called(key string) string {
+	if s.endpoint == "" {
+		return key
+	}
+	return "endpoint " + s.endpoint + ": " + key
 }
 
 // section is a part of the files: their top, or an endpoint.
@@ -153,7 +163,7 @@ func (w *written) parse(path string, data []byte) {
 		case "endpoints":
 			w.each(path, value, "endpoints", func(name string, value *yaml.Node) { w.endpoint(path, name, value) })
 		default:
-			w.set(path, w.top.settings, key, value)
+			w.top.settings[key] = w.value(path, "", key, value)
 		}
 	})
 	if !versioned {
@@ -187,7 +197,9 @@ func (w *written) endpoint(path, name string, value *yaml.Node) {
 		w.order = append(w.order, name)
 	}
 	s.at = at
-	w.each(path, value, "endpoint "+name, func(key string, value *yaml.Node) { w.set(path, s.settings, key, value) })
+	w.each(path, value, "endpoint "+name, func(key string, value *yaml.Node) {
+		s.settings[key] = w.value(path, name, key, value)
+	})
 }
 
 // each calls f for the keys of n, which is what.
@@ -222,13 +234,9 @@ func meant(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// set keeps the value of a key.
-func (w *written) set(path string, to map[string]setting, key string, n *yaml.Node) {
-	to[key] = w.value(path, key, n)
-}
-
-func (w *written) value(path, key string, n *yaml.Node) setting {
-	s := setting{at: position{path, n.Line}, list: n.Kind == yaml.SequenceNode, truth: n.ShortTag() == "!!bool"}
+// value is that of a key of an endpoint, or of the top.
+func (w *written) value(path, endpoint, key string, n *yaml.Node) setting {
+	s := setting{at: position{path, n.Line}, endpoint: endpoint, list: n.Kind == yaml.SequenceNode, truth: n.ShortTag() == "!!bool"}
 	values := []*yaml.Node{n}
 	if s.list {
 		values = n.Content
@@ -238,15 +246,15 @@ func (w *written) value(path, key string, n *yaml.Node) setting {
 		at := position{path, value.Line}
 		switch {
 		case value.Kind != yaml.ScalarNode:
-			w.problems.add(at, "%s is to have a value, and here are keys or lists", key)
+			w.problems.add(at, "%s is to have a value, and here are keys or lists", s.called(key))
 			return setting{at: s.at, broken: true}
 		case value.ShortTag() == "!!null":
-			w.problems.add(at, "%s has no value: write one, or leave the key out", key)
+			w.problems.add(at, "%s has no value: write one, or leave the key out", s.called(key))
 			return setting{at: s.at, broken: true}
 		}
 		text, err := expand(value.Value)
 		if err != nil {
-			w.problems.add(at, "%s: %w", key, err)
+			w.problems.add(at, "%s: %w", s.called(key), err)
 			return setting{at: s.at, broken: true}
 		}
 		s.values = append(s.values, text)

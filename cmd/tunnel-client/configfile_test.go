@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,22 +51,26 @@ func TestConfigSaysWhatIsWrongAndWhere(t *testing.T) {
 		{"no target", "version: 1\nendpoints:\n  web:\n    name: x", "c.yaml:3: endpoint web: it takes a target"},
 		{"bad target", "version: 1\nendpoints:\n  web:\n    target: 99999", "c.yaml:3: endpoint web: target \"99999\": port 99999 is not between 1 and 65535\n"},
 		{"twice", "E    target: 4000", "c.yaml:5: target stands twice in endpoint web"},
-		{"no truth", "E    private: yes", `c.yaml:5: private is to be true or false, not "yes"`},
-		{"truth", "E    host_header: true", "c.yaml:5: host_header is no matter of true or false"},
-		{"no number", "version: 1\nendpoints: {p: {kind: tcp, target: 1, remote_port: many}}", `c.yaml:2: remote_port is to be a whole number, not "many"`},
-		{"no time", "E    grace: 30", `c.yaml:5: grace is to be a time such as 30s or 5m, not "30"`},
-		{"list", "E    host_header: [a, b]", "c.yaml:5: host_header takes one value, and here is a list"},
-		{"keys", "E    grace: {a: b}", "c.yaml:5: grace is to have a value"},
-		{"nothing", "E    grace:", "c.yaml:5: grace has no value"},
-		{"value", "E    host_header: http://x", `c.yaml:5: host_header "http://x": use rewrite, preserve, or a host[:port]`},
-		{"negative", "E    app_timeout: -1s", "c.yaml:5: app_timeout -1s is negative"},
+		{"same name", "E    name: x\n  docs: {target: 1, name: x}", "c.yaml:6: endpoint docs: name x is that of endpoint web, too: give one of them another\n"},
+		{"name of another", "E    name: docs\n  docs: {target: 1}", "c.yaml:6: endpoint docs: name docs is that of endpoint web, too"},
+		{"same name on one of the servers", "E    server: [http://a.example, http://b.example/]\n    name: x\n  docs: {target: 1, name: x, server: http://b.example}", "c.yaml:7: endpoint docs: name x is that of endpoint web, too"},
+		{"same private name", "E    name: x\n    private: true\n  docs: {kind: tcp, target: 1, name: x, private: true}", "c.yaml:7: endpoint docs: name x is that of endpoint web, too"},
+		{"no truth", "E    private: yes", `c.yaml:5: endpoint web: private is to be true or false, not "yes"`},
+		{"truth", "E    host_header: true", "c.yaml:5: endpoint web: host_header is no matter of true or false"},
+		{"no number", "version: 1\nendpoints: {p: {kind: tcp, target: 1, remote_port: many}}", `c.yaml:2: endpoint p: remote_port is to be a whole number, not "many"`},
+		{"no time", "E    grace: 30", `c.yaml:5: endpoint web: grace is to be a time such as 30s, 5m or 48h, not "30"`},
+		{"list", "E    host_header: [a, b]", "c.yaml:5: endpoint web: host_header takes one value, and here is a list"},
+		{"keys", "E    grace: {a: b}", "c.yaml:5: endpoint web: grace is to have a value"},
+		{"nothing", "E    grace:", "c.yaml:5: endpoint web: grace has no value"},
+		{"value", "E    host_header: http://x", `c.yaml:5: endpoint web: host_header "http://x": use rewrite, preserve, or a host[:port]`},
+		{"negative", "E    app_timeout: -1s", "c.yaml:5: endpoint web: app_timeout -1s is negative"},
 		{"server", "version: 1\nserver: tunnel.example\nendpoints: {a: {target: 1}, b: {target: 2}}", "c.yaml:2: server \"tunnel.example\" is not http://HOST[:PORT] or https://HOST[:PORT]\n"},
-		{"second server", "E    server: [http://a.example, x]", `c.yaml:5: server "x" is not`},
-		{"failover", "E    failover_after: 0s", "c.yaml:5: failover_after is to be a time"},
-		{"token file", "E    token_file: none.txt", "c.yaml:5: token_file none.txt: no such file"},
-		{"variable", "E    grace: ${NOPE}", "c.yaml:5: grace: the environment has no NOPE: set it, or write ${NOPE:-default}"},
-		{"half a variable", "E    grace: ${NOPE", "c.yaml:5: grace: ${ begins a variable"},
-		{"no variable", "E    grace: ${SECRET NOPE}", "c.yaml:5: grace: ${ begins a variable"},
+		{"second server", "E    server: [http://a.example, x]", `c.yaml:5: endpoint web: server "x" is not`},
+		{"failover", "E    failover_after: 0s", "c.yaml:5: endpoint web: failover_after is to be a time"},
+		{"token file", "E    token_file: none.txt", "c.yaml:5: endpoint web: token_file none.txt: no such file"},
+		{"variable", "E    grace: ${NOPE}", "c.yaml:5: endpoint web: grace: the environment has no NOPE: set it, or write ${NOPE:-default}"},
+		{"half a variable", "E    grace: ${NOPE", "c.yaml:5: endpoint web: grace: ${ begins a variable"},
+		{"no variable", "E    grace: ${SECRET NOPE}", "c.yaml:5: endpoint web: grace: ${ begins a variable"},
 		{"name of the key", "version: 1\nendpoints: {My_App: {target: 3000}}", `c.yaml:2: endpoint My_App: name: name "My_App"`},
 	} {
 		writeFile(t, "c.yaml", strings.Replace(tt.given, "E    ", "version: 1\nendpoints:\n  web:\n    target: 3000\n    ", 1))
@@ -81,6 +86,42 @@ func TestConfigSaysWhatIsWrongAndWhere(t *testing.T) {
 
 func TestConfigSaysAllThatIsWrong(t *testing.T) {
 	home(t)
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := dir + string(filepath.Separator)
+	for _, tt := range []struct {
+		given string
+		want  []string // a line each
+	}{
+		{"server: foo\nendpoints:\n  a: {target: 3000, name: A_B}", []string{"2: server \"foo\" is not", "4: endpoint a: name: name \"A_B\""}},
+		{"server: foo\nendpoints:\n  a: {target: 3000, nmae: x}", []string{"2: server", "4: endpoint a: unknown key"}},
+		{"server: foo\nendpoints:\n  a: {kind: file, target: missing}", []string{"2: server", "4: endpoint a: missing"}},
+		{"server: foo\nendpoints:\n  a: {kind: file, target: missing, spa: true}", []string{"2: server", "4: endpoint a: missing"}},
+		{"server: foo\nendpoints:\n  a: {kind: htp, target: 1, name: A_B}", []string{"2: server", "4: endpoint a: kind", "4: endpoint a: name"}},
+		{"server: foo\nendpoints:\n  a: {kind: nonsense, target: missing, name: A_B, remote_port: 1}", []string{"2: server", "4: endpoint a: kind", "4: endpoint a: name"}},
+		{"server: foo\nendpoints:\n  a: {kind: fiel, target: missing}", []string{"2: server", "4: endpoint a: kind", "4: endpoint a: missing"}},
+		{"endpoints:\n  a: {target: 1, grace: -1s, app_timeout: -1s, token_file: none, name: A_B}", []string{
+			"3: endpoint a: app_timeout -1s", "3: endpoint a: grace -1s", "3: endpoint a: name", "3: endpoint a: token_file none",
+		}},
+		// What follows from a mistake is none.
+		{"endpoints:\n  a: {kind: nonsense, target: missing, spa: true}", []string{"3: endpoint a: kind"}},
+		{"endpoints:\n  a: {kind: file, spa: true}", []string{"3: endpoint a: it takes a target"}},
+		{"endpoints:\n  a: {target: 1, name: A_B, generation: 5}", []string{"3: endpoint a: name"}},
+	} {
+		writeFile(t, "c.yaml", "version: 2\n"+tt.given)
+		_, _, stderr := checked(t, "c.yaml")
+		lines := strings.Split(strings.TrimSpace(stderr), "\n")
+		if !strings.Contains(lines[0], "c.yaml:1: version") {
+			t.Errorf("%s: it begins with %s", tt.given, lines[0])
+		}
+		rest := strings.Split(strings.ReplaceAll(strings.Join(lines[1:], "\n"), here, ""), "\n")
+		slices.Sort(rest) // those of one line are in no order
+		if !slices.EqualFunc(rest, tt.want, func(line, want string) bool { return strings.HasPrefix(line, "tunnel-client: c.yaml:"+want) }) {
+			t.Errorf("%s: it says\n%s\nwant %q", tt.given, strings.Join(lines, "\n"), tt.want)
+		}
+	}
 	writeFile(t, "c.yaml", "version: 1\ngrace: soon\nendpoints:\n  a: {target: 3000, nmae: x}\n  b: {target: 99999}\n  c: {target: 1, ttarget: 2}\n")
 	_, _, stderr := checked(t, "c.yaml")
 	var lines []string
@@ -132,6 +173,26 @@ func TestConfigOfSeveralFiles(t *testing.T) {
 		if tt.got != tt.want {
 			t.Errorf("%s has %s %q, want %q", tt.endpoint, tt.what, tt.got, tt.want)
 		}
+	}
+}
+
+// TestConfigNamesThatAreTwoThings: names that are told apart by the server are no mistake.
+func TestConfigNamesThatAreTwoThings(t *testing.T) {
+	home(t)
+	writeFile(t, "a", "a-token\n")
+	writeFile(t, "b", "b-token\n")
+	writeFile(t, "c.yaml", `version: 1
+endpoints:
+  web: {target: 1, name: x}
+  tcp: {kind: tcp, target: 1, name: x, token_file: a}
+  tcp of another: {kind: tcp, target: 1, name: x, token_file: b}
+  udp: {kind: udp, target: 1, name: x}
+  private: {target: 1, name: x, private: true}
+  private udp: {kind: udp, target: 1, name: x, private: true}
+  elsewhere: {target: 1, name: x, server: http://other.example}
+`)
+	if code, _, stderr := checked(t, "c.yaml"); code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
 

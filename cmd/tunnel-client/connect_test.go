@@ -184,9 +184,11 @@ func TestConnectUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	if code := startCommand(t, "connect", "db", "--listen", busy.Addr().String()).exit(); code != int(exitRuntime) {
+	c := startCommand(t, "connect", "db", "--listen", busy.Addr().String())
+	if code := c.exit(); code != int(exitRuntime) {
 		t.Errorf("with a taken address: exit code %d", code)
 	}
+	wantText(t, c.stderr.String(), "--listen: listen tcp "+busy.Addr().String(), "another program has it: choose another address, or port 0")
 }
 
 // A --listen that others reach is said to be one.

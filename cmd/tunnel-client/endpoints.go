@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -43,6 +45,7 @@ type spec struct {
 	name     string
 	at       position
 	kind     string
+	guessed  bool // kind is, as the files say one that there is not, and none that is like it
 	target   string
 	options  map[string]setting // by flag
 	servers  []string           // none: the environment's, or the default
@@ -71,9 +74,7 @@ func (w *written) specs() []*spec {
 	w.checkTop()
 	var all []*spec
 	for _, name := range w.order {
-		if s := w.spec(name); s != nil {
-			all = append(all, s)
-		}
+		all = append(all, w.spec(name))
 	}
 	return all
 }
@@ -121,24 +122,23 @@ func unknown(given string, known []string) string {
 	return text
 }
 
-// spec returns one endpoint, or nil where too much is wrong with it.
+// spec returns one endpoint.
 func (w *written) spec(name string) *spec {
 	given := w.endpoints[name]
 	s := &spec{name: name, at: given.at, kind: "http", failover: failoverTime, options: make(map[string]setting)}
 	if kind, ok := given.settings[keyKind]; ok {
-		if kind.broken {
-			return nil
-		}
-		if s.kind = strings.Join(kind.values, " "); kind.list || !slices.Contains(kinds(), s.kind) {
-			w.problems.add(kind.at, "endpoint %s: kind %q is unknown: use %s", name, s.kind, strings.Join(kinds(), ", "))
-			return nil
-		}
+		w.kind(s, kind)
 	}
 	flags := make(map[string]cli.Flag)
 	known := []string{keyKind, keyTarget, keyFailover}
-	for _, f := range optionsOf(s.kind) {
-		flags[key(f.Names()[0])] = f
-		known = append(known, key(f.Names()[0]))
+	for _, kind := range kinds() {
+		if kind != s.kind && !s.guessed {
+			continue
+		}
+		for _, f := range optionsOf(kind) {
+			flags[key(f.Names()[0])] = f
+			known = append(known, key(f.Names()[0]))
+		}
 	}
 	for i, settings := range []map[string]setting{w.top.settings, given.settings} {
 		for _, k := range slices.Sorted(maps.Keys(settings)) {
@@ -157,9 +157,25 @@ func (w *written) spec(name string) *spec {
 	}
 	w.target(s, given.settings[keyTarget])
 	if _, ok := s.options["name"]; !ok && len(s.options["origin"].values) == 0 {
-		s.options["name"] = setting{at: s.at, values: []string{name}}
+		s.options["name"] = setting{at: s.at, endpoint: name, values: []string{name}}
 	}
 	return s
+}
+
+// kind keeps the kind of an endpoint. Where there is no such kind, what is wrong with the rest
+// shows by the one that is most like it.
+func (w *written) kind(s *spec, given setting) {
+	said := strings.Join(given.values, " ")
+	switch {
+	case given.broken:
+		s.guessed = true
+	case given.list || !slices.Contains(kinds(), said):
+		w.problems.add(given.at, "endpoint %s: kind %q is unknown: use %s", s.name, said, strings.Join(kinds(), ", "))
+		near := nearest(kinds(), said)
+		s.kind, s.guessed = cmp.Or(near, s.kind), near == ""
+	default:
+		s.kind = said
+	}
 }
 
 // misplaced says why an endpoint of kind has no key k.
@@ -179,10 +195,12 @@ func (w *written) misplaced(k, kind string, known []string) string {
 func (w *written) target(s *spec, given setting) {
 	switch {
 	case given.broken:
-		return
+		s.leaveTarget()
 	case len(given.values) != 1 || given.list || given.values[0] == "":
 		w.problems.add(s.at, "endpoint %s: it takes a target, the local app, such as target: 3000", s.name)
-		return
+		s.leaveTarget()
+	case s.guessed:
+		s.leaveTarget()
 	case s.kind == "file" && !strings.HasPrefix(strings.ToLower(given.values[0]), "file:"):
 		s.target = beside(given.at.file, given.values[0])
 	default:
@@ -193,7 +211,7 @@ func (w *written) target(s *spec, given setting) {
 func (w *written) failover(s *spec, given setting) {
 	d, err := time.ParseDuration(strings.Join(given.values, " "))
 	if !given.broken && (err != nil || d <= 0) {
-		w.problems.add(given.at, "%s is to be a time, such as 30s or 5m", keyFailover)
+		w.problems.add(given.at, "%s is to be %s", given.called(keyFailover), aTime)
 		return
 	}
 	s.failover = d
@@ -207,10 +225,10 @@ func (w *written) option(s *spec, f cli.Flag, given setting) {
 	case given.broken:
 		return
 	case given.list && name != "server" && !isList(f):
-		w.problems.add(given.at, "%s takes one value, and here is a list", key(name))
+		w.problems.add(given.at, "%s takes one value, and here is a list", given.called(key(name)))
 		return
 	case given.truth && !boolean:
-		w.problems.add(given.at, "%s is no matter of true or false: put quotes around the value if it is meant", key(name))
+		w.problems.add(given.at, "%s is no matter of true or false: put quotes around the value if it is meant", given.called(key(name)))
 		return
 	}
 	if isFile(f) {
@@ -253,6 +271,16 @@ func beside(file, path string) string {
 // configure makes the configuration of the endpoint at its server number at, as the
 // command of its kind would. What is wrong is said with the keys of the files.
 func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config, error) {
+	f, found := s.attempt(start, at, log)
+	if len(found) > 0 {
+		return nil, s.mistakes(start, at, found)
+	}
+	f.json = start.Bool("json")
+	return f, nil
+}
+
+// attempt is configure with mistakes of values that are not of their type, and the first of others.
+func (s *spec) attempt(start *cli.Context, at int, log *slog.Logger) (*config, problems) {
 	var wrong problems
 	flags := flagsOf(s.kind)
 	set := flag.NewFlagSet(s.kind, flag.ContinueOnError)
@@ -262,11 +290,11 @@ func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config,
 			withoutVariable(f)
 		}
 		if err := f.Apply(set); err != nil {
-			wrong.add(position{}, "%w", err) // a variable's
+			wrong = append(wrong, problem{err: errors.New(explainValue(flags, err.Error())), about: f.Names()})
 		}
 	}
 	if err := set.Parse([]string{"--", s.target}); err != nil {
-		wrong.add(s.at, "%w", err)
+		wrong = append(wrong, problem{at: s.at, err: err, about: []string{""}})
 	}
 	for _, f := range flags {
 		name := f.Names()[0]
@@ -276,7 +304,7 @@ func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config,
 		}
 		for _, value := range given.values {
 			if err := set.Set(name, value); err != nil {
-				wrong.add(given.at, "%s %w", key(name), wrongType(f, value, err))
+				wrong = append(wrong, problem{given.at, fmt.Errorf("%s %w", given.called(key(name)), wrongType(f, value, err)), f.Names()})
 			}
 		}
 	}
@@ -287,17 +315,9 @@ func (s *spec) configure(start *cli.Context, at int, log *slog.Logger) (*config,
 		err = f.client.Validate()
 	}
 	if err != nil {
-		if at, text := s.explain(err, flags); at == s.at {
-			wrong.add(at, "endpoint %s: %s", s.name, text)
-		} else {
-			wrong.add(at, "%s", text)
-		}
+		wrong = append(wrong, s.explain(err, flags))
 	}
-	if len(wrong) > 0 {
-		return nil, wrong
-	}
-	f.json = start.Bool("json")
-	return f, nil
+	return f, wrong
 }
 
 // withoutVariable takes the variable of a flag away: what the files say counts more, and
@@ -320,29 +340,46 @@ func withoutVariable(f cli.Flag) {
 }
 
 func wrongType(f cli.Flag, value string, err error) error {
-	switch f.(type) {
-	case *cli.BoolFlag:
-		return fmt.Errorf("is to be true or false, not %q", value)
-	case *cli.IntFlag:
-		return fmt.Errorf("is to be a whole number, not %q", value)
-	case *cli.DurationFlag:
-		return fmt.Errorf("is to be a time such as 30s or 5m, not %q", value)
+	if what := takes(f); what != "" {
+		return fmt.Errorf("is to be %s, not %q", what, value)
 	}
 	return err
 }
 
-// explain returns what is wrong by the keys of the files, and the line that it is about.
-func (s *spec) explain(err error, flags []cli.Flag) (position, string) {
-	at, text := s.at, err.Error()
-	names := names(flags)
-	slices.SortFunc(names, func(a, b string) int { return len(b) - len(a) }) // --cert-x before --cert
+// explain says what is wrong by the keys of the files, with the line that it is about.
+func (s *spec) explain(err error, flags []cli.Flag) problem {
+	text := err.Error()
+	rest := text
+	one, blamed := problem{at: s.at, about: []string{""}}, setting{endpoint: s.name}
 	var pairs []string
-	for _, name := range names {
-		about := strings.Contains(text, "--"+name) || strings.HasPrefix(text, name+" ")
-		if given, ok := s.options[name]; ok && at == s.at && about {
-			at = given.at
-		}
+	for _, name := range longestFirst(flags) {
 		pairs = append(pairs, "--"+name, key(name))
+		if !strings.Contains(rest, "--"+name) && !strings.HasPrefix(text, name+" ") {
+			continue
+		}
+		rest = strings.ReplaceAll(rest, "--"+name, "")
+		one.about = append(one.about, name)
+		if given, ok := s.options[name]; ok && one.about[0] == "" {
+			one.at, one.about[0], blamed = given.at, name, given
+		}
 	}
-	return at, strings.NewReplacer(pairs...).Replace(text)
+	one.err = errors.New(blamed.called(strings.NewReplacer(pairs...).Replace(text)))
+	return one
+}
+
+// longestFirst are the names of flags, --cert-x before --cert.
+func longestFirst(flags []cli.Flag) []string {
+	all := names(flags)
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	return all
+}
+
+// inKeys says by the keys of the files what text says by flags, to whom start is the command.
+func (s *spec) inKeys(text string) string {
+	var pairs []string
+	for _, name := range longestFirst(flagsOf(s.kind)) {
+		k := "`" + key(name) + ":`"
+		pairs = append(pairs, "choose another with --"+name, "change "+k+" of endpoint "+s.name, "--"+name, k)
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -116,6 +118,15 @@ func elsewhere(code protocol.Code) bool {
 	return false
 }
 
+// passes reports whether err, of a server that cannot be reached, may pass by itself. A name
+// that there is not, a server without TLS and a certificate that is not trusted stay so.
+func passes(err error) bool {
+	name, isName := errors.AsType[*net.DNSError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return !(isName && name.IsNotFound) && !plain && !untrusted
+}
+
 const checkServer = "check --server, it is the URL of the tunnel server itself"
 
 // explain returns err's code, or "", its cause and the way out, or "".
@@ -128,17 +139,24 @@ func (c *config) explain(err error) (code protocol.Code, cause, hint string) {
 	case errors.As(err, &said):
 		code, cause, hint = said.Code, said.Message, said.Hint
 		switch {
+		case code == protocol.Unauthorized && c.login:
+			hint = "check what you entered; nothing is kept"
 		case code == protocol.Unauthorized && !c.hasToken:
 			cause, hint = "the server lets nobody in without a token", "pass one with --token-file FILE or TUNNEL_TOKEN, or keep one by tunnel-client login"
 		case code == protocol.Unauthorized && c.client.TokenSource == nil:
 			hint = "check --token-file or TUNNEL_TOKEN, or log in again"
 		case hint == "" && elsewhere(code):
 			hint = checkServer
+		case hint == "" && unavailable(code) && c.login:
+			hint = "try again later"
 		case hint == "" && unavailable(code):
 			hint = "try again later, or use --retry"
 		}
 	case errors.Is(err, tunnel.ErrUnreachable):
-		code, hint = codeUnreachable, "--retry keeps trying"
+		code = codeUnreachable
+		if !c.login && passes(err) {
+			hint = "--retry keeps trying"
+		}
 		if errors.Is(err, tunnel.ErrNotTunnelServer) {
 			hint = checkServer
 		}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -55,11 +57,20 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
+	away := func(err error) error { return fmt.Errorf("%w: no: %w", tunnel.ErrUnreachable, err) }
 	for _, tt := range []struct {
 		err  error
 		want string
 	}{
 		{errors.New("disk full"), "disk full"},
+		{ // what stays as it is
+			away(&net.DNSError{Err: "no such host", Name: "a.test", IsNotFound: true}),
+			"no: lookup a.test: no such host (server_unreachable)",
+		},
+		{away(tls.RecordHeaderError{Msg: "no TLS"}), "no: tls: no TLS (server_unreachable)"},
+		{away(&tls.CertificateVerificationError{Err: errors.New("unknown")}), "no: tls: failed to verify certificate: unknown (server_unreachable)"},
+		{away(&net.DNSError{Err: "timeout", Name: "a.test", IsTimeout: true}), "no: lookup a.test: timeout (server_unreachable): --retry keeps trying"},
+		{&protocol.Error{Code: protocol.Draining, Message: "it ends"}, "it ends (draining): try again later, or use --retry"},
 		{
 			&protocol.Error{Code: protocol.NameTaken, Message: "it is taken", Hint: "choose another"},
 			"it is taken (name_taken): choose another",
@@ -82,6 +93,16 @@ func TestReport(t *testing.T) {
 		new(config).report(&b, tt.err)
 		if got, want := b.String(), "tunnel-client: "+tt.want+"\n"; got != want {
 			t.Errorf("%v is reported as %q, want %q", tt.err, got, want)
+		}
+	}
+	for want, err := range map[string]error{ // of login, which has no --retry
+		"no: refused (server_unreachable)":    away(errors.New("refused")),
+		"it ends (draining): try again later": &protocol.Error{Code: protocol.Draining, Message: "it ends"},
+	} {
+		var b strings.Builder
+		(&config{login: true}).report(&b, err)
+		if got, want := b.String(), "tunnel-client: "+want+"\n"; got != want {
+			t.Errorf("%v is reported by login as %q, want %q", err, got, want)
 		}
 	}
 }

@@ -247,6 +247,7 @@ func onUsageError(c *cli.Context, err error, subcommand bool) error {
 	if subcommand {
 		help = "tunnel-client " + c.Command.Name + " --help"
 	}
+	text = explainValue(c.Command.Flags, text)
 	hint := "see " + help
 	if _, name, ok := strings.Cut(text, "not defined: --"); ok {
 		if near := nearest(names(c.Command.Flags), name); near != "" {
@@ -259,6 +260,39 @@ func onUsageError(c *cli.Context, err error, subcommand bool) error {
 	return usageError{fmt.Errorf("%s: %s", text, hint)}
 }
 
+// aTime is what the value of a flag that takes a time has to be.
+const aTime = "a time such as 30s, 5m or 48h"
+
+// takes is what the value of a flag has to be, or "": such a flag says it itself.
+func takes(f cli.Flag) string {
+	switch f.(type) {
+	case *cli.BoolFlag:
+		return "true or false"
+	case *cli.IntFlag, *cli.Uint64Flag:
+		return "a whole number"
+	case *cli.DurationFlag:
+		return aTime
+	}
+	return ""
+}
+
+// explainValue says what a flag takes in place of the end of text, where package cli has what
+// its parser says of the value of one of flags.
+func explainValue(flags []cli.Flag, text string) string {
+	const before = " for flag "
+	at := strings.LastIndex(text, before) + len(before)
+	if at < len(before) {
+		return text
+	}
+	name, _, _ := strings.Cut(text[at:], ":")
+	for _, f := range flags {
+		if what := takes(f); what != "" && slices.Contains(f.Names(), strings.TrimLeft(name, "-")) {
+			return text[:at] + name + ": give " + what
+		}
+	}
+	return text
+}
+
 func names(flags []cli.Flag) []string {
 	var all []string
 	for _, f := range flags {
@@ -267,11 +301,14 @@ func names(flags []cli.Flag) []string {
 	return all
 }
 
-// nearest returns the one of words that given may be a slip of, or "".
+// nearest returns the one of words that given may be a slip of, or "": of all of it or, with
+// less of a slip, of its first part.
 func nearest(words []string, given string) string {
 	best, least := "", 3 // letters to change
 	for _, w := range words {
-		if d := smetrics.WagnerFischer(w, given, 1, 1, 1); d < least && d < len(w) {
+		first, _, _ := strings.Cut(w, "-")
+		d := min(smetrics.WagnerFischer(w, given, 1, 1, 1), 1+smetrics.WagnerFischer(first, given, 1, 1, 1))
+		if d < least && d < len(w) {
 			best, least = w, d
 		}
 	}

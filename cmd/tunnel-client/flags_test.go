@@ -54,7 +54,7 @@ func TestEachFlagHasAVariable(t *testing.T) {
 func TestNearest(t *testing.T) {
 	words := []string{"name", "json", "url-file", "log-format"}
 	for given, want := range map[string]string{
-		"nmae": "name", "jsn": "json", "urlfile": "url-file", "logformat": "log-format", "x": "", "zzzz": "", "": "",
+		"nmae": "name", "jsn": "json", "urlfile": "url-file", "logformat": "log-format", "ulr": "", "lgo": "", "ur": "url-file", "x": "", "zzzz": "", "": "",
 	} {
 		if got := nearest(words, given); got != want {
 			t.Errorf("%q is near %q, want %q", given, got, want)

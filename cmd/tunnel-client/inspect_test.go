@@ -81,6 +81,9 @@ func TestRequestsAndReplay(t *testing.T) {
 			if strings.Contains(out, "\x1b") {
 				t.Error("the terminal gets what the visitor sent (S22)")
 			}
+			if out := run("requests"); strings.Contains(out, "replay") {
+				t.Errorf("before a replay it shows %s", out)
+			}
 			wantText(t, run("requests", "1", "--secrets"), "Authorization: Bearer hush")
 			wantText(t, run("requests", "--har"), `"version":"1.2"`, "/hook?x=1")
 			if out := run("replay", "1"); out != "POST /hook?x=1 Bearer hush [] hello\x1b[31m" {
@@ -91,12 +94,15 @@ func TestRequestsAndReplay(t *testing.T) {
 			}
 			os.WriteFile("body", []byte("of a file"), 0o600)
 			wantText(t, run("replay", "1", "--body", "@body", "--json"), "of a file", `"replay_of":1`)
+			wantText(t, run("requests"), "/hook?x=1 (replay of 1)\n", "/b (replay of 1)\n")
 			run("requests", "--clear")
 			if out := run("requests", "--json"); !strings.Contains(out, `"requests":[]`) {
 				t.Errorf("after --clear there is %s", out)
 			}
 			for want, args := range map[string][]string{
-				"there is no request": {"replay", "1", at}, "no inspector answers": {"requests", "--inspect", "127.0.0.1:1"},
+				"request 1 is not kept any more: it was cleared, or given up": {"replay", "1", at},
+				"there is no request 99 so far":                               {"requests", "99", at}, `"abc" is no id of a request`: {"requests", "abc", at},
+				"no inspector answers": {"requests", "--inspect", "127.0.0.1:1"},
 			} {
 				if code, _, errs := once(args...); code != int(exitRuntime) || !strings.Contains(errs, want) {
 					t.Errorf("%q: %d %s", args, code, errs)

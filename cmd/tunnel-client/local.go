@@ -44,7 +44,7 @@ func (l local) listen() (net.Listener, error) {
 		ln, err = net.Listen(l.network, l.addr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--listen: %w", err)
+		return nil, listenError(err)
 	}
 	if l.network == "unix" {
 		if err := os.Chmod(l.addr, 0o600); err != nil {
@@ -59,9 +59,17 @@ func (l local) listen() (net.Listener, error) {
 func (l local) listenUDP() (*net.UDPConn, error) {
 	c, err := net.ListenPacket("udp", l.addr)
 	if err != nil {
-		return nil, fmt.Errorf("--listen: %w", err)
+		return nil, listenError(err)
 	}
 	return c.(*net.UDPConn), nil
+}
+
+// listenError names the way out of an address that is taken.
+func listenError(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w: another program has it: choose another address, or port 0 for any that is free", err)
+	}
+	return fmt.Errorf("--listen: %w", err)
 }
 
 // isLeft reports whether the socket is one of a process that has gone.

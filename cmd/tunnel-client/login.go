@@ -69,7 +69,7 @@ func (p process) login(c *cli.Context) error {
 	if t.Token, err = p.askToken(t.Server); err != nil {
 		return loginError(err)
 	}
-	config := &config{client: t, hasToken: true, logFormat: "text"}
+	config := &config{client: t, hasToken: true, login: true, logFormat: "text"}
 	if config.exposesToken() {
 		fmt.Fprintln(p.stderr, "tunnel-client: the token crosses the network in the clear: use an https:// server")
 	}

@@ -47,13 +47,13 @@ func TestLogin(t *testing.T) {
 		code        int
 		want        string
 	}{
-		{"wrong", "bad-token\n", nil, 3, "does not know this token (unauthorized)"},
+		{"wrong", "bad-token\n", nil, 3, "does not know this token (unauthorized): check what you entered; nothing is kept\n"},
 		{"empty", "\n", nil, 2, "there is no token in what was entered"},
 		{"nothing", "", nil, 2, "there is no token in what was entered"},
 		{"a sentence", "my token\n", nil, 2, "the token has a space"},
 		{"argument", "good-token\n", []string{"good-token"}, 2, "login takes no argument"},
 		{"server", "good-token\n", []string{"--server", "tunnel.example"}, 2, "is not http://HOST"},
-		{"away", "good-token\n", []string{"--server", "http://" + rig.FreePort(t)}, 5, "server_unreachable"},
+		{"away", "good-token\n", []string{"--server", "http://" + rig.FreePort(t)}, 5, "nothing is kept (server_unreachable)\n"},
 	} {
 		code, stdout, stderr := tells(t, tt.stdin, append([]string{"login", "--server", base}, tt.args...)...)
 		if code != tt.code || !strings.Contains(stderr, tt.want) || stdout != "" {

@@ -136,6 +136,7 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 	if r.another {
 		r.hint = "" // which is to try again
 	}
+	r.cause, r.hint = m.spec.inKeys(r.cause), m.spec.inKeys(r.hint)
 	return r
 }
 

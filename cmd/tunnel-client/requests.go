@@ -196,6 +196,11 @@ func (p process) printRequests(c *cli.Context, api *inspectAPI) error {
 	if err := api.call(http.MethodGet, "requests?"+q.Encode(), nil, &all); err != nil {
 		return err
 	}
+	for i, r := range all.Requests {
+		if r.ReplayOf != 0 {
+			all.Requests[i].Path += fmt.Sprintf(" (replay of %d)", r.ReplayOf)
+		}
+	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	column := func(endpoint string) string {
 		if len(all.Endpoints) < 2 {

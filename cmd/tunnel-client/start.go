@@ -149,9 +149,6 @@ func plan(c *cli.Context, paths []string, contents [][]byte, chosen []string) ([
 	}
 	for _, one := range specs {
 		for at := range max(1, len(one.servers)) {
-			if one.target == "" {
-				break // which was said
-			}
 			f, err := one.configure(c, at, slog.New(slog.DiscardHandler))
 			if err == nil {
 				one.inspect = f.inspect
@@ -161,6 +158,7 @@ func plan(c *cli.Context, paths []string, contents [][]byte, chosen []string) ([
 			}
 		}
 	}
+	w.checkNames(specs)
 	return specs, w.problems.err()
 }
 

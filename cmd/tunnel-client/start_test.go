@@ -181,8 +181,8 @@ func TestStartOneFails(t *testing.T) {
 	if e.Code != "name_taken" || !strings.Contains(e.Cause, "trying again in 2s") {
 		t.Errorf("it failed with %s: %s", e.Code, e.Cause)
 	}
-	wantText(t, c.stderr.String(), "endpoint=taken", "name_taken")
-	if e := c.of("port", "failed"); e.Code != "port_unavailable" || !strings.Contains(e.Cause, "trying again in 2s") {
+	wantText(t, c.stderr.String(), "endpoint=taken", "name_taken", "change `name:` of endpoint taken, or stop the client that has it")
+	if e := c.of("port", "failed"); e.Code != "port_unavailable" || !strings.Contains(e.Cause, "trying again in 2s") || !strings.Contains(e.Cause, "`remote_port:`") || strings.Contains(e.Cause, "--") {
 		t.Errorf("the port failed with %s: %s", e.Code, e.Cause)
 	}
 	if e := c.of("bad", "failed"); strings.Contains(e.Cause, "trying again") {
@@ -290,7 +290,9 @@ func TestStartReload(t *testing.T) {
 	wantText(t, c.stderr.String(), "configuration applied", "added=1 changed=1 removed=0 endpoints=3")
 
 	writeConfig(t, a+"  b: {target: 1, grace: soon}\n") // and nobody says so
-	eventually(t, "the mistake is told", func() bool { return strings.Contains(c.stderr.String(), "tunnel.yaml:5: grace") })
+	eventually(t, "the mistake is told", func() bool {
+		return strings.Contains(c.stderr.String(), "tunnel.yaml:5: endpoint b: grace is to be a time")
+	})
 	wantText(t, c.stderr.String(), "the new configuration is not used, the old one goes on")
 	if got := get(t, base, "http://b.localhost:"+portOf(base)); got != "fresh" {
 		t.Errorf("b answers %q after a mistake in the file", got)

@@ -82,6 +82,9 @@ func configure(c *cli.Context, stderr io.Writer) (server.Config, error) {
 		PathNames:      c.Bool("path-names"),
 		Agent:          "tunnel-server/" + version(),
 	}
+	if err := checkPairs(c); err != nil {
+		return config, err
+	}
 	if err := positive(c); err != nil {
 		return config, err
 	}

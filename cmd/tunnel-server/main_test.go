@@ -51,7 +51,9 @@ func TestRefusesToStart(t *testing.T) {
 		"TLS without a way":     {"--tls-listen :443", "give --acme-email ADDRESS, or --cert FILE and --key FILE"},
 		"HSTS without TLS":      {"--hsts 1h", "of no use without certificates"},
 		"storage without ACME":  {"--acme-storage x", "of no use without --acme-email"},
-		"cert without key":      {"--cert x.pem " + loopbacks, "1 --cert and 0 --key"},
+		"cert without key":      {"--domain x.test --cert x.pem", "--cert needs --key"},
+		"key without cert":      {"--domain x.test --key x.key", "--key needs --cert"},
+		"two certs, one key":    {"--cert x.pem --cert y.pem --key x.key " + loopbacks, "2 --cert and 1 --key"},
 		"cert and ACME":         {"--cert x.pem --key x.key --acme-email a@example.com " + loopbacks, "exclude each other"},
 		"missing cert":          {"--cert none.pem --key none.key " + loopbacks, "none.pem"},
 		"TLS listen":            {"--acme-ca https://ca.test/ --listen 127.0.0.1:0 --tls-listen 127.0.0.1", `"127.0.0.1" is not HOST:PORT`},
@@ -65,10 +67,14 @@ func TestRefusesToStart(t *testing.T) {
 		"empty token file":      {"--token-file " + empty, "token"},
 		"no token file named":   {"--token-file= --anonymous=false", "--token-file names no file"},
 		"both":                  {"--anonymous --token-file " + good, "exclude each other"},
-		"unknown flag":          {"--lissten x", "defined: --lissten (see tunnel-server serve --help)"},
-		"unknown command":       {"sreve", `"sreve"`},
+		"unknown flag":          {"--lissten x", "defined: --lissten (did you mean --listen? see tunnel-server serve --help)"},
+		"half a flag":           {"serve --tokn x", "defined: --tokn (did you mean --token-file? see"},
+		"unlike any flag":       {"--xyzzy x", "defined: --xyzzy (see tunnel-server serve --help)"},
+		"unknown command":       {"sreve", `"sreve" (did you mean serve?)`},
+		"unlike any command":    {"xyzzy", `"xyzzy" (see tunnel-server --help)`},
 		"unknown argument":      {"serve now", `"now"`},
-		"duration":              {"--park 10", "flag --park: "},
+		"duration":              {"--park 10", "flag --park: give a time such as 30s, 5m or 48h (see"},
+		"number":                {"--max-sessions many", "flag --max-sessions: give a whole number (see"},
 		"negative":              {"--grace -1s", "negative"},
 		"no sessions":           {"--max-sessions 0", "above 0"},
 		"udp ports":             {"--udp-ports 2-1", `--udp-ports "2-1" is not a range`},
@@ -120,6 +126,10 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("TUNNEL_LOG_FORMAT", "xml")
 	if code := run(t.Context(), []string{"tunnel-server"}, io.Discard, &stderr); code != exitUsage || !strings.Contains(stderr.String(), "xml") {
 		t.Errorf("TUNNEL_LOG_FORMAT is not read: exit %d: %s", code, stderr.String())
+	}
+	t.Setenv("TUNNEL_GRACE", "x")
+	if code := run(t.Context(), []string{"tunnel-server"}, io.Discard, &stderr); code != exitUsage || !strings.Contains(stderr.String(), `"TUNNEL_GRACE" for flag grace: give a time such as`) {
+		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }
 
@@ -176,7 +186,16 @@ func TestAddressInUse(t *testing.T) {
 	}
 	defer l.Close()
 	var stderr bytes.Buffer
-	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || stderr.Len() == 0 {
+	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || !strings.Contains(stderr.String(), "another program has it: stop that, or choose another address with --listen, which clients then need as --server") {
 		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, command := range []string{"version", "--version"} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), []string{"tunnel-server", command}, &stdout, &stderr); code != 0 || stdout.String() != "tunnel-server version "+version()+"\n" {
+			t.Errorf("%s: exit %d: %s%s", command, code, stdout.String(), stderr.String())
+		}
 	}
 }

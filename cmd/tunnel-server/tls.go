@@ -114,12 +114,24 @@ func secure(c *cli.Context, config *server.Config) (end func(), err error) {
 	return order(c, config)
 }
 
+// checkPairs refuses a certificate without its key, before anything is made of its being there.
+func checkPairs(c *cli.Context) error {
+	cert, key := c.StringSlice("cert"), c.StringSlice("key")
+	switch {
+	case len(cert) > 0 && len(key) == 0:
+		return errors.New("--cert needs --key: give the FILE with the certificate's key")
+	case len(cert) == 0 && len(key) > 0:
+		return errors.New("--key needs --cert: give the FILE with the certificate of that key")
+	case len(cert) != len(key):
+		return fmt.Errorf("%d --cert and %d --key: give each certificate its key, in the same order", len(cert), len(key))
+	}
+	return nil
+}
+
 // checkTLS refuses flags that do not go together.
 func checkTLS(c *cli.Context) error {
 	cert, key := c.StringSlice("cert"), c.StringSlice("key")
 	switch {
-	case len(cert) != len(key):
-		return fmt.Errorf("%d --cert and %d --key: give each certificate its key, in the same order", len(cert), len(key))
 	case slices.Contains(cert, ""), slices.Contains(key, ""):
 		return errors.New("--cert or --key names no file")
 	case usesACME(c) && usesFiles(c):

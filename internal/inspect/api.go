@@ -71,9 +71,13 @@ func (s *Server) clear(w http.ResponseWriter, r *http.Request) {
 func (s *Server) find(w http.ResponseWriter, r *http.Request) *record {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	rec := s.store.find(id)
-	if err != nil || rec == nil {
-		refuse(w, http.StatusNotFound, "there is no request "+strconv.Quote(r.PathValue("id"))+": it may have been given up for newer ones")
-		return nil
+	switch {
+	case err != nil || id < 1:
+		refuse(w, http.StatusNotFound, strconv.Quote(r.PathValue("id"))+" is no id of a request: that is a number, such as 17")
+	case rec == nil && id >= s.store.oldest():
+		refuse(w, http.StatusNotFound, "there is no request "+r.PathValue("id")+" so far")
+	case rec == nil:
+		refuse(w, http.StatusNotFound, "request "+r.PathValue("id")+" is not kept any more: it was cleared, or given up for newer ones")
 	}
 	return rec
 }

@@ -102,7 +102,7 @@ func (rec *record) again(edit Edit) (*http.Request, error) {
 	was := &asked{target: rec.target, public: rec.public, header: rec.header}
 	rec.mu.Unlock()
 	if was.target == "" {
-		return nil, errors.New("the request has been given up for newer ones")
+		return nil, errors.New("the request is not kept any more: it was cleared, or given up for newer ones")
 	}
 	target, host := was.target, rec.host
 	method := rec.method

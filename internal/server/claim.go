@@ -204,8 +204,8 @@ func (s *session) bindRoute(route *registry.Route) error {
 	}
 	if errors.Is(err, registry.ErrNewer) {
 		return &protocol.Error{
-			Code: protocol.NameTaken, Message: "a newer client has the name " + name,
-			Hint: "this one is of an earlier generation: choose another name, or a higher --generation",
+			Code: protocol.NameTaken, Message: "a newer run has the name " + name,
+			Hint: "nothing to do, its --generation is higher",
 		}
 	}
 	if errors.Is(err, registry.ErrTaken) {

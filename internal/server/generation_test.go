@@ -32,7 +32,7 @@ func TestGenerations(t *testing.T) {
 		t.Errorf("the first is told %+v", m)
 	}
 	again := n.connect("", "some-token", "")
-	if b := again.bindGeneration(41); b.Error == nil || b.Error.Code != protocol.NameTaken || b.Error.Message != "a newer client has the name pr-7" {
+	if b := again.bindGeneration(41); b.Error == nil || b.Error.Code != protocol.NameTaken || b.Error.Message != "a newer run has the name pr-7" || b.Error.Hint != "nothing to do, its --generation is higher" {
 		t.Errorf("the first again: %+v", b)
 	}
 	if b := n.connect("", "another-token", "").bindGeneration(43); b.Error == nil || b.Error.Code != protocol.NameTaken {

@@ -31,6 +31,14 @@ function ofStatus(r, status) {
   return status.endsWith("x") ? shown.startsWith(status.replaceAll("x", "")) && r.status > 0 : shown.startsWith(status) && r.status > 0;
 }
 
+// Who types a status that there cannot be is told what there is.
+byId("status").addEventListener("input", () => {
+  const given = byId("status").value.trim(), status = given.toLowerCase();
+  const known = /^(\d{0,3}|\dx{1,2})$/.test(status) || "error".startsWith(status);
+  byId("status").setAttribute("aria-invalid", String(!known));
+  if (!known) say(`status “${given}”: use a number such as 404, a class such as 5xx, or error`);
+});
+
 function search() {
   clearTimeout(asking);
   const text = byId("text").value.trim();

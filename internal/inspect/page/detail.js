@@ -102,7 +102,7 @@ export class Detail {
       other ? compared(r, other) : null,
       timing(r),
       this.messages,
-      el("div", { class: "halves" }, half("Request", r.request, r.query), half("Response", r.response, null, r.interim)),
+      el("div", { class: "halves" }, half("Request", { ...r.request, headers: [...(r.host ? [{ name: "Host", value: r.host }] : []), ...r.request.headers] }, r.query), half("Response", r.response, null, r.interim)),
     ].filter(Boolean));
   }
 
@@ -115,7 +115,7 @@ export class Detail {
   openEditor() {
     if (!this.request) return;
     this.edit.replaceChildren(editor(this.request, (edit) => this.replay(edit), () => this.edit.replaceChildren()));
-    this.edit.querySelector("input").focus();
+    this.edit.querySelector(this.request.request.body.text ? "[name=body]" : "input").focus();
   }
 
   async replay(edit) {
