@@ -232,7 +232,6 @@ func TestShareFlagsThatCannotBe(t *testing.T) {
 		{"http 3000 --remove-response-header Tunnel-Error", []string{"--remove-response-header", "tunnel's own"}},
 		{"http 3000 --private --noindex", []string{"--private"}},
 		{"http 3000 --private --share-link 1h", []string{"--private"}},
-		{"http 3000 --transport ptth --ttl 1h", []string{"PTTH", "--transport"}},
 		{"tcp 22 --basic-auth a:b", []string{"basic-auth", "not defined"}},
 	} {
 		c := startCommand(t, strings.Fields(tt.args)...)
