@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/transport"
 )
 
 // ErrNoUpgrade says that no connection of the origin can carry the upgrade that was
@@ -36,6 +37,8 @@ type Line struct {
 	left  chan struct{} // closed when it takes no more requests
 	gone  sync.Once
 	going chan struct{} // closed when the origin says that it takes no more
+
+	missed int // looks in a row; of run alone
 
 	load atomic.Int64 // of HTTP/2: requests under way, or about to be
 
@@ -78,7 +81,7 @@ func (l *Line) run() {
 	for {
 		select {
 		case <-looking.C:
-			l.conn.look()
+			l.look()
 			continue
 		case <-l.conn.done:
 		case <-l.going:
@@ -92,6 +95,36 @@ func (l *Line) run() {
 	l.leave()
 	if l.h1 != nil {
 		l.h1.CloseIdle()
+	}
+}
+
+// How an origin is noticed that is gone, within 40 s (R8). It is looked at every lookEvery,
+// and has missed a look of HTTP/2 where nothing came since the one before, and of
+// HTTP/1.1, which has no PING, where its kernel has acknowledged nothing that it was to;
+// where nothing is, TCP's keep-alive does it. Looks are counted, and no time, as this
+// process may have been stopped.
+const (
+	lookEvery = 5 * time.Second
+	pingFrom  = 3 // looks that were missed: then it is asked
+	missMost  = 7 // beyond, it is given up
+)
+
+func (l *Line) look() {
+	if l.h2 != nil && l.conn.heard.Swap(false) || l.h2 == nil && !transport.Unheard(l.conn.Conn, lookEvery) {
+		l.missed = 0
+		return
+	}
+	l.missed++
+	switch {
+	case l.missed > missMost:
+		l.conn.silent.Store(true)
+		l.Close()
+	case l.missed >= pingFrom && l.h2 != nil:
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), lookEvery)
+			defer cancel()
+			l.h2.Ping(ctx)
+		}()
 	}
 }
 

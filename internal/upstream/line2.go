@@ -21,10 +21,6 @@ import (
 )
 
 const (
-	// pingAfter is how long an origin of HTTP/2 may be silent before it is asked for a
-	// sign of life, and pingTime how long it may take: 40 s together.
-	pingAfter = 15 * time.Second
-	pingTime  = 25 * time.Second
 	// writeTime is how long an origin may take nothing at all of what is to be written;
 	// twice as long where it took a little at the beginning.
 	writeTime = 30 * time.Second
@@ -49,17 +45,18 @@ func (l *Line) start2(ctx context.Context) error {
 		return err
 	}
 	t2.ConnPool = dying{l}
-	t2.ReadIdleTimeout, t2.PingTimeout, t2.WriteByteTimeout = pingAfter, pingTime, writeTime
+	t2.WriteByteTimeout = writeTime // not ReadIdleTimeout, whose timer keeps 14 kB of a connection that has ended: see look
 	t2.CountError = func(what string) {
-		switch what {
-		case "conn_close_lost_ping":
-			l.conn.silent.Store(true)
-		case "recv_rststream_PROTOCOL_ERROR":
+		if what == "recv_rststream_PROTOCOL_ERROR" {
 			dying{l}.MarkDead(nil) // x/net sends nothing more after it
 		}
 	}
 	if l.h2, err = t2.NewClientConn(l.conn); err != nil {
 		return err
+	}
+	// x/net keeps all of a connection that was not used for 5 s after its end.
+	if l.h2.ReserveNewRequest() {
+		t2.RoundTrip(cancelled())
 	}
 	return l.h2.Ping(ctx)
 }
@@ -70,7 +67,7 @@ type dying struct{ line *Line }
 func (d dying) MarkDead(*http2.ClientConn) { d.line.gone.Do(func() { close(d.line.going) }) }
 
 func (d dying) GetClientConn(*http.Request, string) (*http2.ClientConn, error) {
-	return nil, http2.ErrNoCachedConn
+	return d.line.h2, nil
 }
 
 // take2 reserves room for a request, if there is some. None of it waits for the
@@ -167,11 +164,14 @@ func (l *Line) untake2() {
 // nudge has x/net look at what waits on the connection, and at those requests whose
 // context has ended: a request that was cancelled before it began does that, and also
 // takes up a reservation.
-func (l *Line) nudge() {
+func (l *Line) nudge() { l.h2.RoundTrip(cancelled()) }
+
+// cancelled is a request of which nothing is sent.
+func cancelled() *http.Request {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	none := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "https", Host: "none.invalid", Path: "/"}}
-	l.h2.RoundTrip(none.WithContext(ctx))
+	return none.WithContext(ctx)
 }
 
 // request2 is req as HTTP/2 sends it, with the path as it came.

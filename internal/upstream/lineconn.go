@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/revtun/tunnel/internal/transport"
 )
 
 // lineConn is the connection of a Line. While nothing is asked for on it, it notices
@@ -20,21 +18,13 @@ type lineConn struct {
 	ctx    context.Context // ends with the connection; nothing is passed in it
 	end    context.CancelFunc
 	silent atomic.Bool
+	heard  atomic.Bool // something came since the last look
 	broke  atomic.Bool // a read failed: it has ended, or was closed elsewhere
 	once   sync.Once
 	ear    atomic.Pointer[func()] // called when the next byte comes; nil: nobody listens
 
 	watching chan struct{} // closed when the watch has ended; nil: there is none
-	unheard  int           // looks in a row at which nothing was acknowledged
 }
-
-// lookEvery is how often it is seen whether the origin acknowledges what it was sent,
-// and unheardMost how often in a row it may not have: it is given up within 40 s. HTTP/1.1
-// has no PING, and TCP's keep-alive says nothing while something is to be acknowledged.
-const (
-	lookEvery   = 10 * time.Second
-	unheardMost = 3
-)
 
 func newLineConn(conn net.Conn) *lineConn {
 	ctx, end := context.WithCancel(context.Background())
@@ -62,19 +52,6 @@ func (c *lineConn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// look gives up an origin that acknowledges nothing. It is called every lookEvery, by one
-// goroutine.
-func (c *lineConn) look() {
-	if !transport.Unheard(c.Conn, lookEvery) {
-		c.unheard = 0
-		return
-	}
-	if c.unheard++; c.unheard > unheardMost {
-		c.silent.Store(true)
-		c.Close()
-	}
 }
 
 // watch reads until unwatch. An origin that says anything now says it unasked: nobody

@@ -118,7 +118,11 @@ func (t *trial) floodFromOrigin(flood []byte, end time.Time) (sent int, err erro
 		if ping, ok := frame.(*http2.PingFrame); ok && !asked {
 			_ = f.WritePing(true, ping.Data)
 			asked = true
-			go t.get(visitors(), name, "/", time.Until(end)+time.Second)
+			go func() {
+				c := visitors()
+				_ = t.get(c, name, "/", time.Until(end)+time.Second)
+				c.CloseIdleConnections() // or what idle visitors take would count as the flood's
+			}()
 		} else if _, ok := frame.(*http2.HeadersFrame); ok {
 			break
 		}
