@@ -45,6 +45,7 @@ type origin struct {
 	err     error // why the name could not be bound
 	release registry.Release
 	using   int  // connections that serve it, or are about to
+	kept    bool // it was served, or held for its owner before: it is to be held
 	silent  bool // the last one was given up because nothing came from it
 }
 
@@ -53,6 +54,7 @@ type attachment struct {
 	claimant
 	alpn    string
 	share   *protocol.Share // for all its origins; nil: everybody may visit
+	until   time.Time       // when the time is over that share gives it; the zero time: never
 	origins []*origin
 	byRight map[string]bool
 	conn    net.Conn
@@ -80,7 +82,7 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 		s.refuseUpgrade(w, r, from, &protocol.Error{Code: protocol.BadRequest, Message: err.Error()})
 		return
 	}
-	a := &attachment{alpn: alpn, share: share}
+	a := &attachment{alpn: alpn, share: share, until: ends(&protocol.Bind{Share: share})}
 	a.server, a.log = s, s.log.With("remote", r.RemoteAddr, "transport", "ptth", "alpn", alpn)
 	if err := s.identify(w, r, from, &a.claimant); err != nil {
 		s.refuseUpgrade(w, r, from, err)
@@ -101,7 +103,7 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, err := transport.AcceptPTTH(w, alpn, share)
 	if err != nil {
-		a.part(0)
+		a.part(a.hold())
 		s.over()
 		var e *protocol.Error
 		if errors.As(err, &e) {
@@ -215,9 +217,9 @@ func (s *Server) nameOf(o protocol.Origin) (string, error) {
 // nobody serves yet. With an error it is one of none.
 func (a *attachment) join(names []string) error {
 	for _, name := range names {
-		o, err := a.server.origin(&a.claimant, name, a.share)
+		o, err := a.server.origin(&a.claimant, name, a.share, a.until)
 		if err != nil {
-			a.part(0)
+			a.part(a.hold())
 			return err
 		}
 		a.origins = append(a.origins, o)
@@ -227,13 +229,13 @@ func (a *attachment) join(names []string) error {
 
 // origin returns the one that c's identity serves as name, by share. Each call is followed
 // by one of done where there is no error.
-func (s *Server) origin(c *claimant, name string, share *protocol.Share) (*origin, error) {
+func (s *Server) origin(c *claimant, name string, share *protocol.Share, until time.Time) (*origin, error) {
 	for {
 		s.origins.mu.Lock()
 		o := s.origins.byName[name]
 		switch {
 		case o == nil:
-			o = s.newOrigin(c, name, share)
+			o = s.newOrigin(c, name, share, until)
 			s.origins.mu.Unlock()
 			o.bind(c.group)
 			close(o.settled)
@@ -260,9 +262,9 @@ func (s *Server) origin(c *claimant, name string, share *protocol.Share) (*origi
 }
 
 // newOrigin notes one that nobody serves yet. The caller holds origins.mu.
-func (s *Server) newOrigin(c *claimant, name string, share *protocol.Share) *origin {
+func (s *Server) newOrigin(c *claimant, name string, share *protocol.Share, until time.Time) *origin {
 	o := &origin{
-		server: s, name: name, owner: c.owner, share: share, ends: ends(&protocol.Bind{Share: share}),
+		server: s, name: name, owner: c.owner, share: share, ends: until,
 		lines: upstream.NewLines(s.c.MaxRequests), settled: make(chan struct{}), using: 1,
 	}
 	if s.origins.byName == nil {
@@ -300,6 +302,8 @@ func (o *origin) bind(group string) {
 	if o.share != nil {
 		route.Policy = &policy.Policy{Share: o.share}
 	}
+	_, err := o.server.c.Registry.Lookup(ctx, o.name)
+	o.kept = errors.As(err, new(*registry.OfflineError))
 	o.release, o.err = o.server.c.Registry.Bind(ctx, route)
 	if errors.Is(o.err, registry.ErrTaken) {
 		o.err = originTaken(o.name)
@@ -330,7 +334,7 @@ func (o *origin) forget() {
 }
 
 // done is for each connection that serves the origin no more. The last one gives the
-// name back, for hold.
+// name back, for hold if it was served or held before.
 func (o *origin) done(hold time.Duration) {
 	all := &o.server.origins
 	all.mu.Lock()
@@ -340,6 +344,9 @@ func (o *origin) done(hold time.Duration) {
 		delete(all.byName, o.name)
 	}
 	release := o.release
+	if !o.kept {
+		hold = 0
+	}
 	all.mu.Unlock()
 	if last {
 		o.lines.Abandon()
@@ -356,24 +363,30 @@ func (a *attachment) part(hold time.Duration) {
 	}
 }
 
+// hold is how long its names are held when it has gone.
+func (a *attachment) hold() time.Duration {
+	a.server.origins.mu.Lock()
+	defer a.server.origins.mu.Unlock()
+	if a.ended || a.identity.OfSession() { // which will be somebody else when it comes back
+		return 0
+	}
+	return a.server.c.Hold
+}
+
 // run serves the origins by conn until it ends.
 func (a *attachment) run(conn net.Conn) {
-	hold := a.server.c.Hold
-	if a.identity.OfSession() {
-		hold = 0 // it will be somebody else when it comes back
-	}
 	a.conn = conn
 	defer a.server.detach(a)
 	if !a.server.note(a) {
 		conn.Close()
-		a.part(0)
+		a.part(a.hold())
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	line, err := upstream.NewLine(ctx, conn, a.alpn == protocol.ALPNHTTP2)
 	cancel()
 	if err != nil {
-		a.part(0)
+		a.part(a.hold())
 		a.log.Info("origin failed", "err", err)
 		return
 	}
@@ -387,37 +400,52 @@ func (a *attachment) run(conn net.Conn) {
 	}
 	log := a.log.With("names", strings.Join(names, ","))
 	if !a.attach(line) {
-		a.part(0)
+		a.part(a.hold())
 		return
 	}
 	log.Info("origin attached", "owner", a.owner)
 	defer a.expires(line)()
-	for _, o := range a.origins {
-		o.lines.Add(line)
-		o.lines.Check(line)
-	}
+	a.serve(line)
 	<-line.Left()
 	a.server.origins.mu.Lock()
 	for _, o := range a.origins {
 		o.silent = line.Silent()
 	}
-	if a.ended {
-		hold = 0
-	}
 	a.server.origins.mu.Unlock()
-	a.part(hold)
+	a.part(a.hold())
 	log.Info("origin leaves", "silent", line.Silent())
 	<-line.Done() // what is under way goes on
 }
 
-// expires has line end with the time of the origins, which is that of the first of them;
-// what is under way then may finish. stop is to be called when line has ended.
+// serve has the origins' requests sent on line.
+func (a *attachment) serve(line *upstream.Line) {
+	a.server.origins.mu.Lock()
+	for _, o := range a.origins {
+		o.kept = true
+	}
+	a.server.origins.mu.Unlock()
+	for _, o := range a.origins {
+		o.lines.Add(line)
+		o.lines.Check(line)
+	}
+	if a.isLost() { // just now
+		line.Close()
+	}
+}
+
+// expires has line end with its own time or the first of its origins', whichever ends
+// first; what is under way then may finish. stop is to be called when line has ended.
 func (a *attachment) expires(line *upstream.Line) (stop func()) {
-	first := slices.MinFunc(a.origins, func(x, y *origin) int { return x.ends.Compare(y.ends) })
-	if first.ends.IsZero() {
+	if a.until.IsZero() { // then none of its origins' time ends, or it were another policy
 		return func() {}
 	}
-	timer := time.AfterFunc(time.Until(first.ends), func() {
+	until := a.until
+	for _, o := range a.origins {
+		if o.ends.Before(until) {
+			until = o.ends
+		}
+	}
+	timer := time.AfterFunc(time.Until(until), func() {
 		ctx, cancel := context.WithTimeout(context.Background(), a.server.c.Grace)
 		defer cancel()
 		line.Shutdown(ctx)

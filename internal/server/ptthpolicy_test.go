@@ -107,10 +107,13 @@ func TestPTTHPolicyChanges(t *testing.T) {
 	for _, how := range []string{"closed", "silent"} {
 		n := start(t, server.Config{Hold: time.Minute, Park: 10 * time.Second, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
 		first := n.attachShared("token-of-ann", "h2", &protocol.Share{NoIndex: true}, says("first"), "demo.localhost")
+		n.answered("demo.localhost", "/", "first GET demo.localhost / ")
 		if how == "closed" {
 			first.conn.Close()
 			<-first.served
 		} else {
+			// As of a machine that is gone, its connection of HTTP/1.1 stays open.
+			n.attachShared("token-of-ann", "http%2F1.1", &protocol.Share{NoIndex: true}, says("first"), "demo.localhost")
 			n.answered("demo.localhost", "/", "first GET demo.localhost / ")
 			first.conn.(*readAhead).deaf.Store(true)
 		}
@@ -128,5 +131,55 @@ func TestPTTHTimeToLive(t *testing.T) {
 	<-o.served
 	if res, body := n.get("demo.localhost", "/"); res.StatusCode != http.StatusGone {
 		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
+// A connection that joins others ends with its own time, where that is over first.
+func TestPTTHTimeToLiveOfOne(t *testing.T) {
+	n := start(t, server.Config{Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
+	first := n.attachShared("token-of-ann", "h2", &protocol.Share{TTL: time.Hour.Milliseconds()}, says("first"), "demo.localhost")
+	n.answered("demo.localhost", "/", "first GET demo.localhost / ")
+	<-n.attachShared("token-of-ann", "h2", &protocol.Share{TTL: 300}, says("second"), "demo.localhost").served
+	n.answered("demo.localhost", "/", "first GET demo.localhost / ")
+	select {
+	case <-first.served:
+		t.Error("the first one ended, too")
+	default:
+	}
+}
+
+// A name that is held stays held when its owner's next connection breaks off, or is refused.
+func TestPTTHHoldOutlivesAttempts(t *testing.T) {
+	n := start(t, server.Config{Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\ntoken-of-bob\n")})
+	for how, next := range map[string]func(name string){
+		"breaks": func(name string) {
+			conn, _, res := n.askPTTH(n.originPath(name), "ALPN: h2", "Authorization: Bearer token-of-ann")
+			if res.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(res.Status)
+			}
+			conn.Close()
+		},
+		"refused": func(name string) {
+			n.attach("token-of-bob", "h2", says("bob"), "bobs.localhost")
+			if _, _, res := n.askPTTH(n.originPath(name, "bobs.localhost"), "ALPN: h2", "Authorization: Bearer token-of-ann"); res.StatusCode != http.StatusConflict {
+				t.Fatal(res.Status)
+			}
+		},
+	} {
+		name := how + ".localhost"
+		first := n.attach("token-of-ann", "h2", says("ann"), name)
+		n.answered(name, "/", "ann GET "+name+" / ")
+		first.conn.Close()
+		<-first.served
+		next(name)
+		await(t, "the server has noticed", func() bool { res, _ := n.get(name, "/"); return res.Header.Get("Tunnel-Error") != "session_lost" })
+		for range 20 {
+			if _, _, res := n.askPTTH(n.originPath(name), "ALPN: h2", "Authorization: Bearer token-of-bob"); res.StatusCode != http.StatusConflict {
+				t.Errorf("%s: bob gets %s", how, res.Status)
+			}
+		}
+		if res, _ := n.get(name, "/"); res.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s: a visitor gets %s", how, res.Status)
+		}
 	}
 }

@@ -62,7 +62,7 @@ func TestWallClock(t *testing.T) {
 		// How long something is shared.
 		"pkg/protocol/sharelink.go: time.Unix":                      "until when a share link is good, which two machines have to agree on: another clock makes its time another",
 		"pkg/protocol/sharelink.go: expires.Unix":                   "the same",
-		"pkg/tunnel/share.go: ends.Round":                           "what is left of a time to live at a reconnect: the other clock stops in a sleep, and the earlier end counts",
+		"pkg/tunnel/share.go: l.ends.Round":                         "what is left of a time to live at a reconnect: the other clock stops in a sleep, and the earlier end counts",
 		"pkg/tunnel/share.go: time.Now().Round":                     "the same",
 		"cmd/tunnel-client/output.go: c.shared.ends.UTC":            "shown",
 		"cmd/tunnel-client/output.go: c.shared.ends.UTC().Truncate": "shown",

@@ -73,8 +73,10 @@ type Lines struct {
 func (p *Lines) any2() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.lines, func(l *Line) bool { return l.h2 != nil })
+	return slices.ContainsFunc(p.lines, isH2)
 }
+
+func isH2(l *Line) bool { return l.h2 != nil }
 
 // NewLines makes a pool without connections, in which requests wait for the first one
 // until Abandon. maxRequests is how many requests may be
@@ -192,9 +194,14 @@ func (p *Lines) Check(but *Line) {
 	}
 }
 
-// Alive reports whether any of the lines gives a sign of life before ctx ends.
+// Alive reports whether any of the lines gives a sign of life before ctx ends. Those of
+// HTTP/1.1 cannot be asked, and count where there are no others alone: beside HTTP/2 they
+// stand by, and may be open for long when the origin has gone.
 func (p *Lines) Alive(ctx context.Context) bool {
 	lines := p.All()
+	if slices.ContainsFunc(lines, isH2) {
+		lines = slices.DeleteFunc(lines, func(l *Line) bool { return !isH2(l) })
+	}
 	signs := make(chan bool, len(lines))
 	for _, l := range lines {
 		l.ask(func(err error) { signs <- err == nil })

@@ -45,10 +45,9 @@ var (
 // ended when the one of HTTP/2 has, or all of the others; what is under way on other
 // connections then goes on.
 type attachment struct {
-	b      *Backend
-	s      *session
-	first  *attached
-	policy *protocol.Share // what the first one was granted with; nil: none
+	b     *Backend
+	s     *session
+	first *attached
 
 	h1, h2  *http.Server
 	spare   *pipe              // where h1 accepts
@@ -66,9 +65,9 @@ type attachment struct {
 	turn     chan struct{} // closed and made anew with each change
 }
 
-func newAttachment(b *Backend, s *session, conn net.Conn, alpn string, policy *protocol.Share) *attachment {
+func newAttachment(b *Backend, s *session, conn net.Conn, alpn string) *attachment {
 	a := &attachment{
-		b: b, s: s, policy: policy, spare: newPipe(), done: make(chan struct{}),
+		b: b, s: s, spare: newPipe(), done: make(chan struct{}),
 		conns: make(map[*attached]bool), turn: make(chan struct{}),
 	}
 	a.filling, a.stop = context.WithCancel(context.Background())
@@ -168,13 +167,17 @@ func (a *attachment) fill() {
 
 // another adds one connection of HTTP/1.1.
 func (a *attachment) another() error {
+	policy, err := a.b.lease.now()
+	if err != nil {
+		return err
+	}
 	dialer, err := tokenSource(a.b.client.TokenSource).fresh(a.filling, a.b.dialer)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(a.filling, attemptTime)
 	defer cancel()
-	conn, _, err := dialer.DialPTTH(ctx, a.b.origins, a.policy, protocol.ALPNHTTP1)
+	conn, _, err := dialer.DialPTTH(ctx, a.b.origins, policy, protocol.ALPNHTTP1)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ type Backend struct {
 	handler http.Handler
 	options Options
 	origins []protocol.Origin // of the name, and of the domains; nil: not known yet
-	held    bool              // the proxy has granted them before
+	lease   lease
+	held    bool // the proxy has granted them before
 }
 
 // Attach asks a proxy by PTTH for the requests of an origin, and serves them with
@@ -42,13 +43,11 @@ func (c *Client) Attach(ctx context.Context, o Options, handler http.Handler) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{line: line{client: c, log: c.log()}, dialer: dialer, handler: handler, options: o}
+	b := &Backend{line: line{client: c, log: c.log()}, dialer: dialer, handler: handler, options: o, lease: lease{share: o.Share}}
 	if err := b.configure(); err != nil {
 		return nil, err
 	}
-	bind := &protocol.Bind{Share: o.Share}
-	b.connect = living(func(ctx context.Context) (*session, error) { return b.attach(ctx, bind.Share) }, bind)
-	b.serve = b.carry
+	b.connect, b.serve = b.attach, b.carry
 	s, err := b.first(ctx, o.Retry)
 	if err != nil {
 		return nil, listenError(ctx, err)
@@ -116,8 +115,12 @@ func (b *Backend) discover(ctx context.Context) error {
 	return b.serveOrigin(strings.ReplaceAll(about.Origins, "*", b.options.Name))
 }
 
-// attach makes one attempt to be given the origins' requests, by policy.
-func (b *Backend) attach(ctx context.Context, policy *protocol.Share) (*session, error) {
+// attach makes one attempt to be given the origins' requests.
+func (b *Backend) attach(ctx context.Context) (*session, error) {
+	policy, err := b.lease.now()
+	if err != nil {
+		return nil, err
+	}
 	dialer, err := tokenSource(b.client.TokenSource).fresh(ctx, b.dialer)
 	if err != nil {
 		return nil, err
@@ -138,8 +141,9 @@ func (b *Backend) attach(ctx context.Context, policy *protocol.Share) (*session,
 		return nil, sorted(err)
 	}
 	b.held = true
+	b.lease.claimed()
 	s := newSession()
-	s.conduit = newAttachment(b, s, conn, alpn, policy)
+	s.conduit = newAttachment(b, s, conn, alpn)
 	close(s.read) // there is nothing but requests to read
 	s.kind, s.alpn, s.name, s.url = transport.Kind(PTTH), alpn, b.options.Name, b.origins[0].String()
 	for _, origin := range b.origins[1:] {
