@@ -399,6 +399,23 @@ func TestMadeUpTokensAreThrottled(t *testing.T) {
 	}
 }
 
+// Whoever has many networks shuts out no address that logged in by an issuer's token before.
+func TestMadeUpTokensOfMany(t *testing.T) {
+	i := rig.NewIssuer(t, "https://issuer.example")
+	path := tokenFile(t, line(i, "claim:repository=acme/shop"))
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t, path)
+		p.client.Transport = transport{i}
+		door := &Throttle{Auth: p, PerMinute: 1}
+		wantLogin(t, door, addr(1), i.Token(shop(nil)), in)
+		for n := range 2 * firstFactor {
+			login(t, door, addr(100+n), "a.b.c")
+		}
+		wantLogin(t, door, addr(2), i.Token(shop(nil)), throttled)
+		wantLogin(t, door, addr(1), i.Token(shop(nil)), in)
+	})
+}
+
 // What an issuer answers is not believed because it answers.
 func TestIssuerAnswers(t *testing.T) {
 	i := rig.StartIssuer(t)
