@@ -30,6 +30,10 @@ func startIdentities(t *testing.T) *identities {
 			return
 		}
 		d.asked.Add(1)
+		if r.URL.Path == "/empty" {
+			w.Write([]byte(`{"count": 0}`))
+			return
+		}
 		json.NewEncoder(w).Encode(map[string]any{"count": 1, "value": d.issuer.Token(map[string]any{
 			"aud": r.FormValue("audience"), "repository": "ann/shop", "sub": "repo:ann/shop:pull_request",
 		})})
@@ -119,6 +123,7 @@ func TestActionOIDCFails(t *testing.T) {
 	}{
 		"no permission":    {func(j *job) { delete(j.vars, "ACTIONS_ID_TOKEN_REQUEST_URL") }, `"permissions: id-token: write"`},
 		"GitHub says no":   {func(j *job) { j.vars["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = "secret-of-another" }, "there is no token of the job's identity: GitHub answers 403"},
+		"GitHub has none":  {func(j *job) { j.vars["ACTIONS_ID_TOKEN_REQUEST_URL"] = d.URL + "/empty?api-version=2.0" }, "there is no token of the job's identity: GitHub's answer has none"},
 		"both":             {func(j *job) { j.inputs["token"] = "secret-of-the-job" }, "exclude each other"},
 		"neither":          {func(j *job) { j.inputs["oidc"] = "perhaps" }, "neither true nor false"},
 		"another audience": {func(j *job) {}, "(aud)"},

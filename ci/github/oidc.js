@@ -43,7 +43,11 @@ async function ask(url, request) {
   if (!res.ok) {
     throw Object.assign(new Error(`GitHub answers ${res.status}`), { status: res.status });
   }
-  return (await res.json()).value;
+  const { value } = (await res.json()) ?? {};
+  if (typeof value !== "string" || value === "") {
+    throw Object.assign(new Error("GitHub's answer has none in it"), { status: res.status });
+  }
+  return value;
 }
 
 module.exports = { credentials, token };

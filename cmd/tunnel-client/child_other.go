@@ -50,9 +50,12 @@ func (c *child) signal(s os.Signal) {
 }
 
 // kill ends the command, and what it has started.
-func (c *child) kill() {
-	exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(c.process.Pid)).Run()
-	c.process.Kill() // where there is no taskkill
+func (c *child) kill() { killTree(c.process) }
+
+// killTree ends p, and what it has started.
+func killTree(p *os.Process) error {
+	exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(p.Pid)).Run()
+	return p.Kill() // where there is no taskkill
 }
 
 // endBy does nothing: no key is known here.

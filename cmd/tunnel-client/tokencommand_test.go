@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -56,6 +58,45 @@ func TestTokenCommandHangs(t *testing.T) {
 	}
 	if pid, err := os.ReadFile(left); err == nil {
 		(&tokenCommand{command: "kill " + string(pid), stderr: io.Discard}).run(t.Context())
+	}
+}
+
+// A command that is not waited for any more leaves nothing running.
+func TestTokenCommandIsKilled(t *testing.T) {
+	if mayPrompt() {
+		t.Skip("at a terminal the shell alone is killed")
+	}
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error)
+	go func() {
+		c := &tokenCommand{command: "sh -c 'echo $$; exec sleep 600' >" + fifo + "; :", stderr: io.Discard}
+		_, err := c.source(ctx)
+		ended <- err
+	}()
+	alive, err := os.Open(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Close()
+	var pid int
+	if _, err := fmt.Fscanln(alive, &pid); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := alive.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := alive.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("what it has started goes on: %d, %v", n, err)
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 const (
 	// maxJWT bounds what is looked at of a token, in bytes.
 	maxJWT = 16 << 10
+	// maxHead bounds its header, as it is encoded: 2 KiB. Keys and certificates, which it
+	// might have in it, are dear to read, and none is believed.
+	maxHead = 2 << 10 * 4 / 3
 	// leeway is how far an issuer's clock may be off.
 	leeway = time.Minute
 	// maxShown bounds what a refusal shows of a claim's value, in bytes.
@@ -40,7 +43,13 @@ type assertion struct {
 }
 
 // isJWT reports whether token has the form of one.
-func isJWT(token string) bool { return strings.Count(token, ".") == 2 && len(token) <= maxJWT }
+func isJWT(token string) bool {
+	return len(token) <= maxJWT && strings.Count(token, ".") == 2 && strings.IndexByte(token, '.') <= maxHead
+}
+
+// Issued reports whether token has the form of one of an issuer's, for which
+// [Tokens.Prepare] is to be called.
+func (t *Tokens) Issued(token string) bool { return isJWT(token) }
 
 func readJWT(token string) (*assertion, error) {
 	parsed, err := jwt.ParseSigned(token, algorithms())
@@ -93,6 +102,10 @@ func (t *Tokens) verify(token string, trusts []trust) (Identity, error) {
 	a, err := readJWT(token)
 	if err != nil {
 		return Identity{}, err
+	}
+	if a.claims.IssuedAt == nil {
+		// Without it nobody can tell an unknown key from a new one.
+		return Identity{}, refused("the token does not say when it was issued (iat)", "get one that does: OpenID Connect has it in all")
 	}
 	i := t.issuer(a.claims.Issuer)
 	if i == nil {

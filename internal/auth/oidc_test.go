@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,6 +115,9 @@ func TestIssuedTokensRefused(t *testing.T) {
 		"not yet":              {i.Token(shop(map[string]any{"nbf": ago(-2 * time.Minute)})), "(nbf)"},
 		"of the future":        {i.Token(shop(map[string]any{"iat": ago(-2 * time.Minute)})), "(iat)"},
 		"unknown key":          {i.Sign(map[string]any{"alg": "RS256", "kid": "x"}, shop(map[string]any{"iat": ago(2 * time.Second)})), "(kid)"},
+		"no time of issue":     {i.Token(shop(map[string]any{"iat": nil})), "(iat)"},
+		"neither time nor key": {i.Sign(map[string]any{"alg": "RS256", "kid": "x"}, shop(map[string]any{"iat": nil})), "(iat)"},
+		"a long header":        {i.Sign(map[string]any{"alg": "RS256", "kid": "first", "more": strings.Repeat("x", 2<<10)}, shop(nil)), "does not know"},
 		"another repository":   {i.Token(shop(map[string]any{"repository": "acme/shop2"})), `repository is "acme/shop2"`},
 		"the second condition": {i.Token(shop(map[string]any{"sub": "repo:acme/shopping:x"})), "claim sub is"},
 		"no claim":             {i.Token(shop(map[string]any{"repository": nil})), "repository is missing"},
@@ -332,6 +336,84 @@ func TestIssuedTokensAreThrottled(t *testing.T) {
 			t.Errorf("login %d: %v", n, err)
 		}
 	}
+}
+
+// prepared counts what is asked for ahead.
+type prepared struct {
+	*Tokens
+	times int
+}
+
+func (p *prepared) Prepare(ctx context.Context, token string) {
+	p.times++
+	p.Tokens.Prepare(ctx, token)
+}
+
+// Tokens that are made up, which nobody can tell from an issuer's newest, are looked at as often
+// as wrong ones are, and so is one that comes again; then not at all. Others at the same address
+// are let in, and so are others' tokens.
+func TestMadeUpTokensAreThrottled(t *testing.T) {
+	i := rig.NewIssuer(t, "https://issuer.example")
+	path := tokenFile(t, alpha+"\n"+line(i, "claim:repository=acme/shop"))
+	unknown := func(n int) string {
+		return i.Sign(map[string]any{"alg": "RS256", "kid": fmt.Sprint("kid-", n)}, shop(map[string]any{"iat": time.Now().Add(time.Hour).Unix()}))
+	}
+	wrong := i.Token(shop(map[string]any{"aud": "other"}))
+	for name, tt := range map[string]struct {
+		token func(n int) string
+		want  protocol.Code
+		away  bool
+	}{
+		"an unknown key":   {unknown, protocol.AuthUnavailable, false},
+		"the issuer away":  {unknown, protocol.AuthUnavailable, true},
+		"the same, wrong":  {func(int) string { return wrong }, protocol.Unauthorized, false},
+		"the same, untold": {func(int) string { return unknown(1) }, protocol.AuthUnavailable, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &prepared{Tokens: open(t, path)}
+				p.client.Transport = transport{i}
+				i.Down(tt.away)
+				door := &Throttle{Auth: p, PerMinute: 4}
+				for n := range 20 {
+					want := string(tt.want)
+					if n >= 4 {
+						want = throttled
+					}
+					wantLogin(t, door, addr(1), tt.token(n), want)
+				}
+				if p.times != 4 {
+					t.Errorf("of 20 tokens %d were looked at", p.times)
+				}
+				wantLogin(t, door, addr(1), i.Token(shop(nil)), throttled)
+				i.Down(false)
+				time.Sleep(askEvery)
+				if tt.want == protocol.AuthUnavailable {
+					wantLogin(t, door, addr(1), alpha, in)
+				}
+				wantLogin(t, door, addr(2), i.Token(shop(nil)), in)
+				time.Sleep(time.Minute)
+				wantLogin(t, door, addr(1), i.Token(shop(nil)), in)
+			})
+		})
+	}
+}
+
+// Whoever has many networks shuts out no address that logged in by an issuer's token before.
+func TestMadeUpTokensOfMany(t *testing.T) {
+	i := rig.NewIssuer(t, "https://issuer.example")
+	path := tokenFile(t, line(i, "claim:repository=acme/shop"))
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t, path)
+		p.client.Transport = transport{i}
+		door := &Throttle{Auth: p, PerMinute: 1}
+		wantLogin(t, door, addr(1), i.Token(shop(nil)), in)
+		for n := range 2 * firstFactor {
+			login(t, door, addr(100+n), "a.b.c")
+		}
+		wantLogin(t, door, addr(2), i.Token(shop(nil)), throttled)
+		wantLogin(t, door, addr(1), i.Token(shop(nil)), in)
+	})
 }
 
 // What an issuer answers is not believed because it answers.

@@ -28,6 +28,9 @@ const (
 	maxKnown = 16_384
 	// maxWrong is how many wrong tokens of an address are remembered.
 	maxWrong = 8
+	// ofIssued is the door where tokens count that others issue, see place: no endpoint
+	// has that name.
+	ofIssued = "oidc:"
 )
 
 // Throttle limits failed logins: those of one address, where all of an IPv6 /64
@@ -46,6 +49,11 @@ const (
 // is a secret, so that nothing can be guessed with it. No token is no guess, nor
 // is the same wrong one again, as of a client that a supervisor starts over and
 // over.
+//
+// A token that somebody else issued is dear to tell, so that each look at one counts that did not
+// end with a login, also at one that was seen before, and at one that could not be told as the
+// issuer is away. That is counted apart, within the same limits, so that an issuer which is away
+// shuts out nobody who shows another kind of token.
 //
 // It keeps, of each door, at most 840 times PerMinute networks that failed, and 16,384
 // addresses, 180 to 500 bytes each; a session is 180. A clock that is set
@@ -125,6 +133,9 @@ func (e *Throttled) Unwrap() error {
 
 // preparer is an authenticator that may have to ask others before it can tell a token.
 type preparer interface {
+	// Issued reports whether it is dear to tell token, and others may have to be asked. It
+	// looks at the form alone.
+	Issued(token string) bool
 	// Prepare returns when that is done, or of no use, or ctx has ended.
 	Prepare(ctx context.Context, token string)
 }
@@ -133,35 +144,89 @@ type preparer interface {
 // is one like any other. The error may be a [*Throttled], too. Where others have to be
 // asked before token can be told, nobody else waits for that; ctx ends the wait.
 func (t *Throttle) Authenticate(ctx context.Context, from netip.Addr, token, session string) (Identity, error) {
-	if p, ok := t.Auth.(preparer); ok {
+	p, asks := t.Auth.(preparer)
+	asks = asks && p.Issued(token)
+	limited := t.PerMinute > 0 && token != ""
+	g := guess{from: from, token: sha256.Sum256([]byte(token)), session: sha256.Sum256([]byte(session)), issued: asks}
+	if asks {
+		if limited {
+			if err := t.ahead(&g); err != nil {
+				return Identity{}, err
+			}
+		}
 		p.Prepare(ctx, token)
 	}
-	if t.PerMinute <= 0 || token == "" {
+	if !limited {
 		return t.Auth.Authenticate(token, session)
 	}
-	address, site := places("", from)
-	sum, on := digest(sha256.Sum256([]byte(token))), digest(sha256.Sum256([]byte(session)))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
-	s := t.sources[address]
-	known := t.logins.know(on, sum)
-	free := known || s != nil && slices.Contains(s.wrong, sum)
-	if !free {
-		if wait := t.wait(address, site, now); wait > 0 {
-			t.warn(from, now)
-			return Identity{}, &Throttled{RetryAfter: wait}
-		}
+	if err := t.refuse(&g); err != nil {
+		return Identity{}, err
 	}
 	id, err := t.Auth.Authenticate(token, session)
+	t.note(&g, err)
+	return id, err
+}
+
+// guess is a login, which may be one.
+type guess struct {
+	from           netip.Addr
+	token, session digest
+	issued         bool // see preparer
+	known          bool // the session logged in with the token before
+	free           bool // it is known, or the token is known to be wrong
+}
+
+// ahead is refuse before anything was done for g.
+func (t *Throttle) ahead(g *guess) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refuse(g)
+}
+
+// refuse returns a [*Throttled] where g is over a limit. The caller holds mu.
+func (t *Throttle) refuse(g *guess) error {
+	now := time.Now()
+	address, site := places("", g.from)
+	s := t.sources[address]
+	g.known = t.logins.know(g.session, g.token)
+	g.free = g.known || s != nil && slices.Contains(s.wrong, g.token)
+	var wait time.Duration
+	if !g.free {
+		wait = t.wait(address, site, now)
+	}
+	if g.issued && !g.known {
+		address, site = places(ofIssued, g.from)
+		wait = max(wait, t.wait(address, site, now))
+	}
+	if wait == 0 {
+		return nil
+	}
+	t.warn(g.from, now)
+	return &Throttled{RetryAfter: wait}
+}
+
+// note counts g, which was looked at with that error. The caller holds mu.
+func (t *Throttle) note(g *guess, err error) {
+	now := time.Now()
+	address, site := places("", g.from)
 	switch {
 	case err == nil:
 		t.remember(t.source(address, now))
-		t.logins.add(on, sum)
-	case !free && errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}):
-		t.failed(address, site, now).guessed(sum)
+		t.logins.add(g.session, g.token)
+	case !g.free && errors.Is(err, &protocol.Error{Code: protocol.Unauthorized}):
+		t.failed(address, site, now).guessed(g.token)
 	}
-	return id, err
+	if !g.issued || g.known {
+		return
+	}
+	address, site = places(ofIssued, g.from)
+	if err == nil {
+		t.remember(t.source(address, now))
+		return
+	}
+	t.failed(address, site, now)
 }
 
 // Wait is how long no secret is to be looked at that comes from there; 0: it may be. It is

@@ -79,7 +79,7 @@ func (s *Server) transpose(w http.ResponseWriter, r *http.Request) {
 	}
 	share, err := protocol.ParsePolicy(r.Header)
 	if err != nil {
-		s.refuseUpgrade(w, r, from, &protocol.Error{Code: protocol.BadRequest, Message: err.Error()})
+		s.refuseUpgrade(w, r, from, asError(err, protocol.BadRequest))
 		return
 	}
 	a := &attachment{alpn: alpn, share: share, until: ends(&protocol.Bind{Share: share})}

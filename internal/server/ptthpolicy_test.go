@@ -59,6 +59,7 @@ func TestPTTHPolicyIsRefused(t *testing.T) {
 		"no JSON":    {[]string{protocol.HeaderPolicy + ": bnVsbA"}, 400, protocol.BadRequest}, // null
 		"empty":      {[]string{protocol.HeaderPolicy + ": "}, 400, protocol.BadRequest},
 		"twice":      {[]string{line, line}, 400, protocol.BadRequest},
+		"of later":   {[]string{protocol.HeaderPolicy + ": eyJ2aXNpYmxlX3RvIjpbImFubiJdfQ"}, 400, protocol.ShareUnsupported}, // {"visible_to":["ann"]}
 		"not for it": {[]string{policyLine(&protocol.Share{TTL: -1})}, 400, protocol.ShareUnsupported},
 	} {
 		_, _, res := n.askPTTH(n.originPath("demo.localhost"), append(c.lines, "ALPN: h2", "Authorization: Bearer token")...)

@@ -211,6 +211,26 @@ func TestPolicyField(t *testing.T) {
 	}
 }
 
+// What is not known cannot be enforced, and is not dropped.
+func TestPolicyFieldOfLater(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"noindex":true,"visible_to":["ann"]}`:                          `"visible_to"`,
+		`{"response_headers":{"set":[{"name":"A","value":"b","if":1}]}}`: `"if"`,
+		`{"noindex":true}{}`:                                             "not a JSON object",
+		`{"noindex":true} x`:                                             "not a JSON object",
+		`{"noindex":"maybe"}`:                                            "not a JSON object",
+		`[]`:                                                             "not a JSON object",
+	} {
+		s, err := ParsePolicy(http.Header{HeaderPolicy: {base64.RawURLEncoding.EncodeToString([]byte(body))}})
+		if s != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, %v", body, s, err)
+		}
+		if errors.Is(err, &Error{Code: ShareUnsupported}) != strings.HasPrefix(want, `"`) {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
 func FuzzParsePolicy(f *testing.F) {
 	f.Add("eyJub2luZGV4Ijp0cnVlfQ")
 	f.Add("bnVsbA")

@@ -1,9 +1,12 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,7 +24,8 @@ func (s *Share) SetPolicy(h http.Header) {
 }
 
 // ParsePolicy reads what SetPolicy wrote; nil where there is none. It is not checked,
-// see [Share.Check].
+// see [Share.Check]. The error of a member that is not known here is an [*Error] with
+// [ShareUnsupported]: who does not compare what the 101 confirms would be published open.
 func ParsePolicy(h http.Header) (*Share, error) {
 	values := h.Values(HeaderPolicy)
 	if len(values) == 0 {
@@ -32,10 +36,40 @@ func ParsePolicy(h http.Header) (*Share, error) {
 	}
 	body, err := base64.RawURLEncoding.DecodeString(values[0])
 	s := new(Share)
-	if err != nil || json.Unmarshal(body, s) != nil || !strings.HasPrefix(string(body), "{") {
+	if err == nil {
+		err = decodeKnown(body, s)
+	}
+	if errors.Is(err, errMember) {
+		return nil, &Error{
+			Code: ShareUnsupported, Message: HeaderPolicy + ": " + err.Error(),
+			Hint: "use a newer tunnel-server, or leave that out",
+		}
+	}
+	if err != nil || !strings.HasPrefix(string(body), "{") {
 		return nil, errors.New(HeaderPolicy + " is not a JSON object in base64url without padding")
 	}
 	return s, nil
+}
+
+var errMember = errors.New("the server does not know the member")
+
+// decodeKnown decodes the one value that body is. The error is errMember, with the name,
+// where it has a member that into has not.
+func decodeKnown(body []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err != nil {
+		// The package has no error of its own for that.
+		if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+			return fmt.Errorf("%w %s", errMember, name)
+		}
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("there is more behind it")
+	}
+	return nil
 }
 
 // ConfirmPolicy writes the parts of s into h as the 101 has them.
