@@ -215,6 +215,8 @@ func TestExecSignals(t *testing.T) {
 	interrupted := start(t, execCommand(script, "--server", s.url, "--target", rig.FreePort(t), "--grace", "300ms"))
 	interrupted.out.await(t, "trapped")
 	interrupted.signal(t, os.Interrupt)
+	interrupted.signal(t, os.Interrupt) // as timeout(1) sends it, to the command and to its group
+	interrupted.out.await(t, "got INT")
 	if code := interrupted.exit(t); code != 137 { // it goes on, and --grace is over
 		t.Errorf("exit code %d, want 137", code)
 	}
@@ -222,8 +224,7 @@ func TestExecSignals(t *testing.T) {
 	stubborn.out.await(t, "trapped")
 	stubborn.signal(t, os.Interrupt)
 	stubborn.out.await(t, "got INT")
-	stubborn.signal(t, os.Interrupt)
-	if code := stubborn.exit(t); code != 137 {
+	if code := stubborn.insist(t, os.Interrupt); code != 137 {
 		t.Errorf("after the second one: exit code %d, want 137", code)
 	}
 }

@@ -165,6 +165,23 @@ func (p *process) exit(t *testing.T) int {
 	}
 }
 
+// insist sends s until the process has ended: one that comes at once is taken for the same.
+func (p *process) insist(t *testing.T, s os.Signal) int {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(patience); ; {
+		p.cmd.Process.Signal(s)
+		select {
+		case <-p.done:
+			return p.cmd.ProcessState.ExitCode()
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%s did not end", p.name)
+		}
+	}
+}
+
 // output keeps what a process prints.
 type output struct {
 	mu      sync.Mutex

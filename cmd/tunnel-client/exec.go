@@ -106,6 +106,7 @@ type execution struct {
 	*exposed
 	file    *urlFile
 	signals chan os.Signal
+	asked   asking // since the command runs
 
 	drain, end context.Context // as those of process.watch
 	over       context.CancelCauseFunc
@@ -218,14 +219,16 @@ func (e *execution) attend(l endpoint, c *child, served, waited <-chan error) (f
 			e.log.Warn("the command does not end, so it is killed", "grace", grace)
 			c.kill()
 		case s := <-e.signals:
-			switch {
-			case !asksForEnd(s):
+			if !asksForEnd(s) {
 				c.signal(s)
-			case late != nil:
-				c.kill()
-			default:
+				continue
+			}
+			switch asked := e.asked.next(s); {
+			case asked == asksFirst && late == nil:
 				c.signal(s)
 				late = time.After(grace)
+			case asked != asksTwice:
+				c.kill()
 			}
 		case failed = <-served:
 			served = nil
@@ -262,7 +265,7 @@ func (e *execution) finish(c *child, served <-chan error) {
 	for done := (<-chan struct{})(swept); done != nil || served != nil; {
 		select {
 		case s := <-e.signals:
-			if asksForEnd(s) {
+			if asksForEnd(s) && e.asked.next(s) != asksTwice {
 				e.cut(signalError{s})
 			}
 		case <-served: // how the tunnel ended is told in its events

@@ -162,6 +162,24 @@ func (c *running) exit() int {
 	return -1
 }
 
+// insist sends s until the command has ended: one that comes at once is taken for the same.
+func (c *running) insist(s os.Signal) int {
+	c.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(patience); ; {
+		c.signal(s)
+		select {
+		case code := <-c.code:
+			c.code <- code
+			return code
+		case <-tick.C:
+		case <-late:
+			c.t.Fatal("the command does not end")
+		}
+	}
+}
+
 // visitor makes requests to public URLs of the server at base.
 func visitor(t *testing.T, base string) *http.Client {
 	u, err := url.Parse(base)

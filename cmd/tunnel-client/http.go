@@ -193,10 +193,16 @@ func (p process) watch(ctx context.Context) (drain, end context.Context, stop fu
 	watching, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		for _, cancel := range []context.CancelCauseFunc{first, second} {
+		for asked := (asking{}); ; {
 			select {
 			case s := <-signals:
-				cancel(signalError{s})
+				switch asked.next(s) {
+				case asksFirst:
+					first(signalError{s})
+				case asksAgain:
+					second(signalError{s})
+					return
+				}
 			case <-watching:
 				return
 			}

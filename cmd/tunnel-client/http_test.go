@@ -299,6 +299,7 @@ func TestDrain(t *testing.T) {
 	c := start(t, app, "--server", base)
 	got := getHalf(t, base, c.next("ready").URL)
 	c.signal(syscall.SIGTERM)
+	c.signal(syscall.SIGTERM) // timeout(1) sends its signal to the command, and to its group
 	c.next("draining")
 	close(release)
 	if a := <-got; a.err != nil || a.body != "halffull" {

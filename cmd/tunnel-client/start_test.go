@@ -447,8 +447,7 @@ func TestStartSignalEndsAtOnce(t *testing.T) {
 	defer close(d.end)
 	c.signal(os.Interrupt)
 	c.of("web", "draining")
-	c.signal(os.Interrupt)
-	if got := c.exit(); got != 130 {
+	if got := c.insist(os.Interrupt); got != 130 {
 		t.Errorf("exit code %d", got)
 	}
 	if _, err := io.ReadAll(d.body); err == nil {

@@ -61,25 +61,26 @@ for (const id of ["endpoint", "method", "path", "status"]) byId(id).addEventList
 byId("text").addEventListener("input", search);
 
 // Endpoints. What belongs to which is of interest where there are several.
-const endpoints = new Set();
-function meet(requests) {
-  const before = endpoints.size;
-  for (const r of requests) if (r.endpoint) endpoints.add(r.endpoint);
-  if (endpoints.size === before) return;
+let endpoints = [];
+function meet() {
+  const before = endpoints.join(" ");
+  endpoints = [...new Set([...list.all.values()].map((r) => r.endpoint).filter(Boolean))].sort();
+  if (endpoints.join(" ") === before) return;
   const chosen = byId("endpoint").value;
-  byId("endpoint").replaceChildren(el("option", { value: "" }, "all"), ...[...endpoints].sort().map((name) => el("option", { value: name }, name)));
-  byId("endpoint").value = chosen;
-  list.several = endpoints.size > 1;
+  byId("endpoint").replaceChildren(el("option", { value: "" }, "all"), ...endpoints.map((name) => el("option", { value: name }, name)));
+  byId("endpoint").value = endpoints.includes(chosen) ? chosen : "";
+  list.several = endpoints.length > 1;
   byId("endpoints").toggleAttribute("hidden", !list.several);
+  if (byId("endpoint").value !== chosen) filter();
 }
 
 // Live. While it is paused nothing moves, and what comes waits.
-let paused = false, waiting = new Map(), oldest = 0;
+let paused = false, waiting = new Map(), oldest = 0, anew = false;
 const follow = () => {
   api.live({
     began: () => {
       byId("connection").textContent = "live";
-      if (!paused) list.begin();
+      anew = true; // what the list has is sent once more, or is another process's
       waiting.clear();
     },
     broke: () => byId("connection").textContent = "not connected: has the tunnel ended?",
@@ -95,8 +96,10 @@ const follow = () => {
 function apply() {
   const requests = [...waiting.values()];
   waiting.clear();
-  meet(requests);
+  if (anew) list.begin();
+  anew = false;
   list.change(requests, oldest);
+  meet();
   const current = requests.find((r) => r.id === detail.id);
   if (current) detail.changed(current);
   if (matching && requests.length) search();
