@@ -46,6 +46,9 @@ func (c *lineConn) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.broke.Store(true)
 	}
+	if n > 0 {
+		c.heard.Store(true)
+	}
 	if n > 0 && c.ear.Load() != nil {
 		if tell := c.ear.Swap(nil); tell != nil {
 			(*tell)()
