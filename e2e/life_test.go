@@ -319,8 +319,7 @@ func TestSecondSignal(t *testing.T) {
 			}
 			p.signal(t, syscall.SIGTERM)
 			c.await(t, "draining")
-			p.signal(t, syscall.SIGTERM)
-			if code := p.exit(t); code != 128+int(syscall.SIGTERM) {
+			if code := p.insist(t, syscall.SIGTERM); code != 128+int(syscall.SIGTERM) {
 				t.Errorf("exit code %d", code)
 			}
 			mustBreak(t, d.body)
