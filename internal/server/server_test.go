@@ -133,20 +133,25 @@ func (n *node) dial(id, token string) (*client, error) {
 	return &client{t: n.t, id: id, mux: m, control: control, gate: g}, nil
 }
 
-// connect makes a whole session; resume is the secret of the one before.
+// connect makes a whole session; resume is the secret of the one before, which the server
+// may still be letting go when its client has seen the end.
 func (n *node) connect(id, token, resume string) *client {
 	n.t.Helper()
-	c, err := n.dial(id, token)
-	if err != nil {
-		n.t.Fatal(err)
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		c, err := n.dial(id, token)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		c.send(&protocol.Message{Hello: &protocol.Hello{Versions: []int{protocol.Version}, Resume: resume}})
+		m := c.read()
+		if m.Welcome != nil {
+			c.welcome = m.Welcome
+			return c
+		}
+		if m.Bye == nil || !errors.Is(m.Bye.Error, &protocol.Error{Code: protocol.SessionTaken}) || time.Now().After(deadline) {
+			n.t.Fatalf("no welcome but %+v, bye %+v", m, m.Bye)
+		}
 	}
-	c.send(&protocol.Message{Hello: &protocol.Hello{Versions: []int{protocol.Version}, Resume: resume}})
-	m := c.read()
-	if m.Welcome == nil {
-		n.t.Fatalf("no welcome but %+v", m)
-	}
-	c.welcome = m.Welcome
-	return c
 }
 
 func (c *client) send(m *protocol.Message) {
