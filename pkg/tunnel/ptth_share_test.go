@@ -50,3 +50,32 @@ func TestPTTHTimeToLive(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 }
+
+// Who comes back asks for what is left of the time, not for all of it again.
+func TestPTTHTimeToLiveGoesOn(t *testing.T) {
+	p := newProxy(t, "h2")
+	p.enforces = true
+	told := newEvents()
+	c := &tunnel.Client{Server: p.URL, Transport: tunnel.PTTH, Events: told.tell}
+	all := time.Hour.Milliseconds()
+	b, err := c.Attach(t.Context(), tunnel.Options{Origin: "https://app.test", Share: &protocol.Share{TTL: all}, Retry: true}, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	told.next(t, tunnel.Ready)
+	p.conn(t, "h2", 1).raw.Close()
+	told.next(t, tunnel.Disconnected)
+	told.next(t, tunnel.Reconnected)
+	var asked []int64
+	for _, req := range p.requests() {
+		share, err := protocol.ParsePolicy(req.Header)
+		if err != nil || share == nil {
+			t.Fatalf("%v, %v", share, err)
+		}
+		asked = append(asked, share.TTL)
+	}
+	if first, last := asked[0], asked[len(asked)-1]; first != all || last >= all || last <= 0 {
+		t.Errorf("asked for %d ms", asked)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
@@ -29,6 +30,8 @@ type proxyFor struct {
 	// refuse answers request n instead; nil: all are granted.
 	refuse func(n int, w http.ResponseWriter, r *http.Request) (done bool)
 	alpn   []string // what it speaks, best first
+	// enforces has it confirm who may visit, which it would have to see to.
+	enforces bool
 
 	mu    sync.Mutex // guards the following
 	asked []*http.Request
@@ -80,7 +83,13 @@ func (p *proxyFor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(err)
 	}
 	c := &granted{raw: raw, alpn: p.alpn[at]}
-	fmt.Fprintf(brw, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: %s\r\n\r\n", url.PathEscape(c.alpn))
+	granting := http.Header{"Connection": {"upgrade"}, "Upgrade": {"ptth"}, "Alpn": {url.PathEscape(c.alpn)}}
+	if policy, err := protocol.ParsePolicy(r.Header); err == nil && p.enforces {
+		policy.ConfirmPolicy(granting)
+	}
+	brw.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	granting.Write(brw)
+	brw.WriteString("\r\n")
 	brw.Flush()
 	t := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return raw, nil }}
 	if c.alpn == "h2" {
