@@ -215,7 +215,7 @@ func (l *listener) prepare(c net.Conn) (net.Conn, error) {
 		}
 	}
 	entry := entryOf(c)
-	ready := &timedConn{tcpConn: tcp, timeout: l.door.Limits.HeaderTimeout, entry: entry}
+	ready := &timedConn{wrapper: wrapper{tcp}, timeout: l.door.Limits.HeaderTimeout, entry: entry}
 	if l.config != nil {
 		s, err := l.handshake(tcp, entry, due)
 		if err != nil {
@@ -235,7 +235,7 @@ func (d *Door) guard(c net.Conn) net.Conn {
 		return c
 	}
 	transport.LimitUnsent(tcp)
-	return &timedConn{tcpConn: tcp, timeout: d.Limits.HeaderTimeout, accepted: time.Now(), entry: entryOf(c)}
+	return &timedConn{wrapper: wrapper{tcp}, timeout: d.Limits.HeaderTimeout, accepted: time.Now(), entry: entryOf(c)}
 }
 
 // proxied reports whether c may begin with a header of the PROXY protocol.
@@ -270,7 +270,7 @@ func (l *listener) Close() error {
 // ahead is a connection of which a part was read already, or whose visitor is
 // somewhere else.
 type ahead struct {
-	tcpConn
+	wrapper
 	first  []byte   // what was read
 	remote net.Addr // nil: the connection's
 }

@@ -14,7 +14,7 @@ const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 // body. A timer does it: the deadlines are net/http's, which also bound the
 // preface. The rest is for the one who reads, until the protocol is known.
 type timedConn struct {
-	tcpConn
+	wrapper
 	timeout  time.Duration
 	accepted time.Time            // or when its handshake was over
 	entry    *admitted            // what its Gate knows of it; nil: there is none

@@ -48,10 +48,10 @@ func readProxyHeader(c tcpConn) (tcpConn, error) {
 		more, err := c.Read(head[n:len(signature)])
 		n += more
 		if string(head[:n]) != signature[:n] {
-			return &ahead{tcpConn: c, first: head[:n]}, nil
+			return &ahead{wrapper: wrapper{c}, first: head[:n]}, nil
 		}
 		if err != nil {
-			return &ahead{tcpConn: c, first: head[:n]}, fmt.Errorf("%w: %w", errUnsigned, err)
+			return &ahead{wrapper: wrapper{c}, first: head[:n]}, fmt.Errorf("%w: %w", errUnsigned, err)
 		}
 	}
 	if _, err := io.ReadFull(c, head[n:]); err != nil {
@@ -73,5 +73,5 @@ func readProxyHeader(c tcpConn) (tcpConn, error) {
 	if !ok || h.Command.IsLocal() {
 		return c, nil
 	}
-	return &ahead{tcpConn: c, remote: from}, nil
+	return &ahead{wrapper: wrapper{c}, remote: from}, nil
 }

@@ -329,9 +329,15 @@ type tcpConn interface {
 	SetLinger(seconds int) error
 }
 
+// wrapper leaves to a connection what the type that wraps it does not do itself.
+type wrapper struct{ tcpConn }
+
+// NetConn returns the connection below, for its options only.
+func (w wrapper) NetConn() net.Conn { return w.tcpConn }
+
 // admitted is a visitor's connection.
 type admitted struct {
-	tcpConn
+	wrapper
 	gate  *Gate
 	state atomic.Int32 // an http.ConnState
 	since atomic.Int64 // when it began, in nanoseconds since the connection's start
@@ -345,7 +351,7 @@ func (g *Gate) admit(c net.Conn) net.Conn {
 	if !ok {
 		return c
 	}
-	a := &admitted{tcpConn: tcp, gate: g, start: time.Now()}
+	a := &admitted{wrapper: wrapper{tcp}, gate: g, start: time.Now()}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.conns == nil {

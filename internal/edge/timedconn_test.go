@@ -17,7 +17,7 @@ func TestClosedBeforeTheTimer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &timedConn{tcpConn: tcp.(*net.TCPConn), timeout: time.Minute, accepted: time.Now()}
+	c := &timedConn{wrapper: wrapper{tcp.(*net.TCPConn)}, timeout: time.Minute, accepted: time.Now()}
 	c.Close()
 	c.watch([]byte(preface))
 	c.watch([]byte{0, 0, 0, frameHeaders, flagEndHeaders, 0, 0, 0, 1})

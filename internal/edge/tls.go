@@ -42,7 +42,7 @@ func cipherSuites() []uint16 {
 // handshake makes c a connection of TLS. The error is errRouted where c is somebody
 // else's now, any other where it is to be closed.
 func (l *listener) handshake(c tcpConn, entry *admitted, due time.Time) (*secured, error) {
-	h := &hello{tcpConn: c, door: l.door, asking: l.asking, entry: entry, due: due}
+	h := &hello{wrapper: wrapper{c}, door: l.door, asking: l.asking, entry: entry, due: due}
 	s := &secured{Conn: tls.Server(h, l.config), tcp: h}
 	// A certificate may be on order: who closes the listener does not wait for it.
 	err := s.HandshakeContext(l.accepting)
@@ -67,7 +67,7 @@ var errLongHello = errors.New("the first message of the handshake is too long")
 // hello is the connection below TLS. What is read of it is kept until it is known
 // who is to have it.
 type hello struct {
-	tcpConn
+	wrapper
 	door    *Door
 	asking  *tls.Config
 	entry   *admitted
@@ -135,7 +135,7 @@ func (h *hello) route(name string) bool {
 		state = h.entry.state.Swap(int32(http.StateHijacked))
 	}
 	h.tcpConn.SetDeadline(time.Time{})
-	routed := h.door.Route(name, &ahead{tcpConn: h.tcpConn, first: h.seen})
+	routed := h.door.Route(name, &ahead{wrapper: wrapper{h.tcpConn}, first: h.seen})
 	h.routed.Store(routed)
 	switch {
 	case routed && h.entry != nil:

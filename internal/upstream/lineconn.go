@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -43,9 +44,7 @@ func (c *lineConn) Close() error {
 // Read also tells who listens for a sign of life, and notes the connection's end.
 func (c *lineConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.broke.Store(true)
-	}
+	c.note(err)
 	if n > 0 {
 		c.heard.Store(true)
 	}
@@ -57,6 +56,17 @@ func (c *lineConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// note takes in what became of a read.
+func (c *lineConn) note(err error) {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		c.silent.Store(true) // the kernel has asked for a sign of life, and heard none
+	}
+	c.broke.Store(true)
+}
+
 // watch reads until unwatch. An origin that says anything now says it unasked: nobody
 // can tell what it belongs to, and the connection is closed (S2).
 func (c *lineConn) watch() {
@@ -66,6 +76,7 @@ func (c *lineConn) watch() {
 		defer close(watching)
 		var b [1]byte
 		n, err := c.Conn.Read(b[:])
+		c.note(err)
 		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 			return // unwatch
 		}
