@@ -15,6 +15,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -63,17 +64,14 @@ func TestAppIsDown(t *testing.T) {
 
 // The session is the same after its app was down.
 func TestAppComesUp(t *testing.T) {
-	l := loopback(t)
-	target := l.Addr().String()
-	l.Close()
-	log := new(logs)
+	target, log := rig.FreePort(t), new(logs)
 	addr := exposed(t, server.Config{Log: log.at(slog.LevelInfo)}, target, forward.Options{})
 	if a := get(t, addr, "GET / HTTP/1.1", "Host: demo.example.com"); answered(a) != "502 app_refused" {
 		t.Fatalf("got %s", answered(a))
 	}
 	up, err := net.Listen("tcp", target)
 	if err != nil {
-		t.Skip("the port was taken by another process:", err)
+		t.Fatal(err)
 	}
 	listenOn(t, &http.Server{Handler: seen("app")}, up)
 	if a := get(t, addr, "GET / HTTP/1.1", "Host: demo.example.com"); answered(a) != "app" {

@@ -309,12 +309,7 @@ func TestUDPServerDrains(t *testing.T) {
 // The app is not there, and comes up: nothing is to be started again.
 func TestUDPAppComesUp(t *testing.T) {
 	n := start(t, server.Config{UDPPorts: ports(t, 10)})
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := c.LocalAddr().String()
-	c.Close()
+	target := rig.FreePort(t)
 	x := n.exposeUDP(target, tunnel.Options{})
 	v := x.visit(t)
 	for deadline := time.Now().Add(udpTime); x.app.Dropped() == 0; time.Sleep(10 * time.Millisecond) {
@@ -325,7 +320,7 @@ func TestUDPAppComesUp(t *testing.T) {
 	}
 	up, err := net.ListenPacket("udp", target)
 	if err != nil {
-		t.Skip("the port was taken by another process:", err)
+		t.Fatal(err)
 	}
 	defer up.Close()
 	// Each is sent once. The first may be what tells the client that the port was closed.
