@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // command writes a script of sh.
@@ -89,7 +91,7 @@ func TestExecDNSHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the script's child is gone", func() bool {
+	poll.Until(t, "the script's child is gone", func() bool {
 		return errors.Is(syscall.Kill(child, 0), syscall.ESRCH) || zombie(child)
 	})
 }

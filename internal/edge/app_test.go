@@ -16,6 +16,7 @@ import (
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -304,7 +305,7 @@ func TestCutAnswersAreLogged(t *testing.T) {
 	v.r.Peek(1)
 	v.SetLinger(0)
 	v.Close()
-	eventually(t, "the end of the answer", func() bool {
+	poll.Until(t, "the end of the answer", func() bool {
 		io.WriteString(app, "more")
 		return len(closed) > 0
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/internal/upstream"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -118,31 +119,14 @@ func benchVisit(b *testing.B, addr string, n int) {
 
 // benchApp answers every read with the same bytes.
 func benchApp(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	return listener.TCP(b, func(c net.Conn) {
+		for buf := make([]byte, 4<<10); ; {
+			if _, err := c.Read(buf); err != nil {
 				return
 			}
-			running.Go(func() {
-				defer c.Close()
-				buf := make([]byte, 4<<10)
-				for {
-					if _, err := c.Read(buf); err != nil {
-						return
-					}
-					io.WriteString(c, benchAnswer)
-				}
-			})
+			io.WriteString(c, benchAnswer)
 		}
 	})
-	b.Cleanup(func() { l.Close(); running.Wait() })
-	return l.Addr().String()
 }
 
 // BenchmarkServeHTTP is the handler alone: no system call, no goroutine, and a

@@ -59,7 +59,7 @@ func (f *framed) request(stream uint32, path string, end bool) {
 // drip sends what send says again and again, until the connection ends.
 func (f *framed) drip(send func() error) {
 	for send() == nil {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the flood's pace
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -321,7 +323,7 @@ func TestServeStopsReading(t *testing.T) {
 					reading <- true
 					_, err := r.Body.Read(b)
 					failed <- err
-					eventually(t, "end of the body for good", func() bool {
+					poll.Until(t, "end of the body for good", func() bool {
 						n, err := r.Body.Read(b)
 						return n == 0 && err == http.ErrBodyReadAfterClose
 					})

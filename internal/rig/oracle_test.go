@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // testApp is an app with its addresses for HTTP and gRPC.
@@ -314,13 +316,10 @@ func TestBrokenUploadIsNoted(t *testing.T) {
 	a := Ask{ID: "broken", Kind: Post, Size: 5000}
 	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc", a.Path())
 	c.Close()
-	deadline := time.Now().Add(Patience)
-	for ran()[a.ID] == nil || ran()[a.ID].Bodies[bodyBroken] != 1 {
-		if time.Now().After(deadline) {
-			t.Fatal("not noted")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	poll.Until(t, "it is noted", func() bool {
+		noted := ran()[a.ID]
+		return noted != nil && noted.Bodies[bodyBroken] == 1
+	})
 }
 
 // Ids that nobody asked for are reported, and a GET may run twice.

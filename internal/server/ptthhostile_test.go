@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -105,7 +106,7 @@ func TestPTTHStopsReading(t *testing.T) {
 	<-bob.served
 	n.answered("ann.localhost:"+port, "/", "ann GET ann.localhost:"+port+" / ")
 	// What the rights were taken for is anybody's, without a hold, when its connections have ended.
-	await(t, "the name to be free", func() bool {
+	poll.Until(t, "the name to be free", func() bool {
 		_, _, res := n.askPTTH(n.originPath("eve.localhost"), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
 		return res.StatusCode == http.StatusSwitchingProtocols
 	})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -124,7 +125,7 @@ func TestRights(t *testing.T) {
 	dropped := n.connect("", "token-of-bob", "")
 	dropped.must(dropped.bind("bobs-held"))
 	dropped.mux.Close()
-	waitFor(t, func() bool {
+	poll.Until(t, "bob's client is away", func() bool {
 		res, _ := n.get("bobs-held.localhost", "/")
 		return res.Header.Get(protocol.HeaderError) == string(protocol.ClientOffline)
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
 )
 
 func freePort(t *testing.T) string {
@@ -66,25 +68,12 @@ func TestRawExchanges(t *testing.T) {
 }
 
 func TestRawVisitorsNoticeWhatIsMissing(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = c.Read(make([]byte, 9))
-				_, _ = c.Write(make([]byte, pingSize)) // never what was sent, and too little
-				c.(*net.TCPConn).CloseWrite()
-			}()
-		}
-	}()
-	addr := l.Addr().String()
+	addr := listener.TCP(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 9))
+		_, _ = c.Write(make([]byte, pingSize)) // never what was sent, and too little
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c) // or closing it would reset it
+	})
 	p, err := dialPinger(addr, time.Now().Add(patience))
 	if err != nil {
 		t.Fatal(err)
