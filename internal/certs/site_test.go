@@ -96,7 +96,7 @@ func (s *site) serve(l net.Listener) {
 				NextProtos:     []string{"http/1.1", ALPN},
 			})
 			c.SetDeadline(time.Now().Add(30 * time.Second))
-			if conn.Handshake() == nil && !IsChallenge(conn.ConnectionState()) {
+			if conn.Handshake() == nil && conn.ConnectionState().NegotiatedProtocol != ALPN {
 				io.WriteString(conn, "the app")
 			}
 			conn.Close()

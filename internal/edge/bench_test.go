@@ -87,7 +87,7 @@ func BenchmarkVisitors(b *testing.B) {
 			}
 			s := h.Server(limits)
 			done := make(chan struct{})
-			go func() { defer close(done); s.Serve(edge.Listener(l, limits)) }()
+			go func() { defer close(done); s.Serve((&edge.Door{Limits: limits}).Listener(l)) }()
 			defer func() { s.Close(); <-done }()
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -153,13 +153,13 @@ func BenchmarkServeHTTP(b *testing.B) {
 }
 
 // memoryStream has the answer once a request was written.
-func (s *memoryStream) Close() error                      { return nil }
-func (s *memoryStream) OnAbort(func()) (stop func() bool) { return func() bool { return true } }
-
 type memoryStream struct {
 	mux.Stream
 	left int
 }
+
+func (s *memoryStream) Close() error                      { return nil }
+func (s *memoryStream) OnAbort(func()) (stop func() bool) { return func() bool { return true } }
 
 func (s *memoryStream) Write(p []byte) (int, error) {
 	s.left = len(benchAnswer)

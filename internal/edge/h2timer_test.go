@@ -24,7 +24,7 @@ func timed(t *testing.T, limits edge.Limits, own http.HandlerFunc) (addr string)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(edge.Listener(l, limits))
+		s.Serve((&edge.Door{Limits: limits}).Listener(l))
 	}()
 	t.Cleanup(func() {
 		s.Close()
