@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -50,7 +51,7 @@ func TestRawExchanges(t *testing.T) {
 		"new": {conns: 2, measure: 10 * time.Millisecond,
 			dial: func(deadline time.Time) (caller, error) { return anew{dial, deadline}, nil }},
 	} {
-		got, err := l.run()
+		got, err := measured(l)
 		if err != nil || got.latency.total == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -206,7 +207,7 @@ func TestLoadBeginsWhenAllAreConnected(t *testing.T) {
 		}
 		return dialPinger(app, deadline)
 	}
-	if _, err := l.run(); err != nil {
+	if _, err := l.run(); err != nil && !errors.Is(err, errNoAnswer) { // here it is no matter
 		t.Fatal(err)
 	}
 	if !<-marked {
