@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
 )
 
 // elsewhere is the server's host where only the forward proxy knows it.
@@ -100,21 +101,11 @@ func secured(t *testing.T, addr string, cert *rig.Certificate) (port string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			to, err := net.Dial("tcp", addr)
-			if err != nil {
-				from.Close()
-				continue
-			}
-			go join(from, to)
+	listener.On(t, l, func(from net.Conn) {
+		if to, err := net.Dial("tcp", addr); err == nil {
+			join(from, to)
 		}
-	}()
+	})
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port
 }

@@ -209,7 +209,7 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// portOf is the port of a URL, and hostOf its host:port.
+// hostOf is a URL's host:port.
 func hostOf(t *testing.T, raw string) string {
 	t.Helper()
 	u, err := url.Parse(raw)

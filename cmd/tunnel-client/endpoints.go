@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/slip"
 )
 
 // failoverTime is how long a server may be away before the next one is tried, where the
@@ -116,7 +118,7 @@ func unknown(given string, known []string) string {
 	case slices.Contains(known, plain):
 		return text + ": did you mean " + plain + "?"
 	}
-	if near := nearest(known, plain); near != "" {
+	if near := slip.Nearest(known, plain); near != "" {
 		return text + ": did you mean " + near + "?"
 	}
 	return text
@@ -171,7 +173,7 @@ func (w *written) kind(s *spec, given setting) {
 		s.guessed = true
 	case given.list || !slices.Contains(kinds(), said):
 		w.problems.add(given.at, "endpoint %s: kind %q is unknown: use %s", s.name, said, strings.Join(kinds(), ", "))
-		near := nearest(kinds(), said)
+		near := slip.Nearest(kinds(), said)
 		s.kind, s.guessed = cmp.Or(near, s.kind), near == ""
 	default:
 		s.kind = said
@@ -211,7 +213,7 @@ func (w *written) target(s *spec, given setting) {
 func (w *written) failover(s *spec, given setting) {
 	d, err := time.ParseDuration(strings.Join(given.values, " "))
 	if !given.broken && (err != nil || d <= 0) {
-		w.problems.add(given.at, "%s is to be %s", given.called(keyFailover), aTime)
+		w.problems.add(given.at, "%s is to be %s", given.called(keyFailover), slip.Time)
 		return
 	}
 	s.failover = d
@@ -290,7 +292,7 @@ func (s *spec) attempt(start *cli.Context, at int, log *slog.Logger) (*config, p
 			withoutVariable(f)
 		}
 		if err := f.Apply(set); err != nil {
-			wrong = append(wrong, problem{err: errors.New(explainValue(flags, err.Error())), about: f.Names()})
+			wrong = append(wrong, problem{err: errors.New(slip.Explain(flags, err)), about: f.Names()})
 		}
 	}
 	if err := set.Parse([]string{"--", s.target}); err != nil {
@@ -340,7 +342,7 @@ func withoutVariable(f cli.Flag) {
 }
 
 func wrongType(f cli.Flag, value string, err error) error {
-	if what := takes(f); what != "" {
+	if what := slip.Takes(f); what != "" {
 		return fmt.Errorf("is to be %s, not %q", what, value)
 	}
 	return err
@@ -369,7 +371,7 @@ func (s *spec) explain(err error, flags []cli.Flag) problem {
 
 // longestFirst are the names of flags, --cert-x before --cert.
 func longestFirst(flags []cli.Flag) []string {
-	all := names(flags)
+	all := slip.Names(flags)
 	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
 	return all
 }

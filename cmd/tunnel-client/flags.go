@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
 
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/slip"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
@@ -241,78 +241,19 @@ func takesValue(flags []cli.Flag, flag string) bool {
 
 // onUsageError makes package cli's errors ours.
 func onUsageError(c *cli.Context, err error, subcommand bool) error {
-	// It writes flags as package flag does.
-	text := strings.NewReplacer("defined: -", "defined: --", "argument: -", "argument: --", "for flag -", "for flag --").Replace(err.Error())
 	help := "tunnel-client --help"
 	if subcommand {
 		help = "tunnel-client " + c.Command.Name + " --help"
 	}
-	text = explainValue(c.Command.Flags, text)
-	hint := "see " + help
-	if _, name, ok := strings.Cut(text, "not defined: --"); ok {
-		if near := nearest(names(c.Command.Flags), name); near != "" {
-			hint = "did you mean --" + near + "? " + hint
-		}
-		if !subcommand && slices.Contains(names(httpFlags()), name) {
-			hint = "options stand behind the command: tunnel-client http --" + name
-		}
+	text, hint := slip.Explain(c.Command.Flags, err), "see "+help
+	name, meant := slip.Unknown(c.Command.Flags, text)
+	if meant != "" {
+		hint = "did you mean --" + meant + "? " + hint
+	}
+	if !subcommand && slices.Contains(slip.Names(httpFlags()), name) {
+		hint = "options stand behind the command: tunnel-client http --" + name
 	}
 	return usageError{fmt.Errorf("%s: %s", text, hint)}
-}
-
-// aTime is what the value of a flag that takes a time has to be.
-const aTime = "a time such as 30s, 5m or 48h"
-
-// takes is what the value of a flag has to be, or "": such a flag says it itself.
-func takes(f cli.Flag) string {
-	switch f.(type) {
-	case *cli.BoolFlag:
-		return "true or false"
-	case *cli.IntFlag, *cli.Uint64Flag:
-		return "a whole number"
-	case *cli.DurationFlag:
-		return aTime
-	}
-	return ""
-}
-
-// explainValue says what a flag takes in place of the end of text, where package cli has what
-// its parser says of the value of one of flags.
-func explainValue(flags []cli.Flag, text string) string {
-	const before = " for flag "
-	at := strings.LastIndex(text, before) + len(before)
-	if at < len(before) {
-		return text
-	}
-	name, _, _ := strings.Cut(text[at:], ":")
-	for _, f := range flags {
-		if what := takes(f); what != "" && slices.Contains(f.Names(), strings.TrimLeft(name, "-")) {
-			return text[:at] + name + ": give " + what
-		}
-	}
-	return text
-}
-
-func names(flags []cli.Flag) []string {
-	var all []string
-	for _, f := range flags {
-		all = append(all, f.Names()...)
-	}
-	return all
-}
-
-// nearest returns the one of words that given may be a slip of, or "": of all of it or, with
-// less of a slip, of its first part.
-func nearest(words []string, given string) string {
-	best, least := "", 3 // letters to change
-	for _, w := range words {
-		first, _, _ := strings.Cut(w, "-")
-		d := min(smetrics.WagnerFischer(w, given, 1, 1, 1), 1+smetrics.WagnerFischer(first, given, 1, 1, 1))
-		if d < least && d < len(w) {
-			best, least = w, d
-		}
-	}
-	return best
 }
 
 // looksLikeTarget reports whether a word where a command should be is what http

@@ -51,17 +51,6 @@ func TestEachFlagHasAVariable(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	words := []string{"name", "json", "url-file", "log-format"}
-	for given, want := range map[string]string{
-		"nmae": "name", "jsn": "json", "urlfile": "url-file", "logformat": "log-format", "ulr": "", "lgo": "", "ur": "url-file", "x": "", "zzzz": "", "": "",
-	} {
-		if got := nearest(words, given); got != want {
-			t.Errorf("%q is near %q, want %q", given, got, want)
-		}
-	}
-}
-
 func TestLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
 		"localhost": true, "LOCALHOST.": true, "demo.localhost": true, "127.0.0.1": true, "127.9.9.9": true, "::1": true,

@@ -22,6 +22,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/revtun/tunnel/internal/pace"
+	"github.com/revtun/tunnel/internal/slip"
 )
 
 func main() {
@@ -145,7 +146,7 @@ func noCommand(c *cli.Context) error {
 		names = append(names, one.Name)
 	}
 	hint := "see tunnel-client --help"
-	if name := nearest(names, given); name != "" {
+	if name := slip.Nearest(names, given); name != "" {
 		hint = fmt.Sprintf("did you mean %s?", name)
 	} else if isFolder(given) {
 		hint = fmt.Sprintf("did you mean tunnel-client file %s?", given)

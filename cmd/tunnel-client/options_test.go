@@ -11,10 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -28,26 +28,10 @@ func startTLS(t *testing.T, base string) (url, ca string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				up, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
-				if err != nil {
-					c.Close()
-					return
-				}
-				join(c, up)
-			})
+	listener.On(t, l, func(c net.Conn) {
+		if up, err := net.Dial("tcp", strings.TrimPrefix(base, "http://")); err == nil {
+			join(c, up)
 		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		all.Wait()
 	})
 	ca = filepath.Join(t.TempDir(), "ca.pem")
 	writeFile(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: origin.Certificate().Raw})))

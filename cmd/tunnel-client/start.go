@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/revtun/tunnel/internal/slip"
 )
 
 const startDescription = `NAME is one of the endpoints in the configuration; without one, all are exposed. Each
@@ -126,7 +128,7 @@ func newStarter(p process, c *cli.Context) (*starter, error) {
 func (s *starter) noEndpoint(name string) error {
 	all := parseConfig(s.sources.paths, s.sources.used.contents).order
 	hint := "there are " + strings.Join(all, ", ")
-	if near := nearest(all, name); near != "" {
+	if near := slip.Nearest(all, name); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	return fmt.Errorf("%s has no endpoint %q: %s", strings.Join(s.sources.paths, ", "), name, hint)

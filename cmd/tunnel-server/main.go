@@ -17,10 +17,10 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
 
 	"github.com/revtun/tunnel/internal/pace"
 	"github.com/revtun/tunnel/internal/server"
+	"github.com/revtun/tunnel/internal/slip"
 )
 
 func main() {
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}},
 		Action: func(c *cli.Context) error {
 			given, hint := c.Args().First(), "see tunnel-server --help"
-			if near := nearest([]string{"serve", "version"}, given); near != "" {
+			if near := slip.Nearest([]string{"serve", "version"}, given); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			return usageError{fmt.Errorf("unknown command %q (%s)", given, hint)}
@@ -113,63 +113,11 @@ func withDefault(args []string) []string {
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	// Package cli writes flags as package flag does.
-	text := strings.NewReplacer("defined: -", "defined: --", "argument: -", "argument: --", "for flag -", "for flag --").Replace(err.Error())
-	text = explainValue(c.Command.Flags, text)
-	hint := "see tunnel-server serve --help"
-	if _, name, ok := strings.Cut(text, "not defined: --"); ok {
-		if near := nearest(names(c.Command.Flags), name); near != "" {
-			hint = "did you mean --" + near + "? " + hint
-		}
+	text, hint := slip.Explain(c.Command.Flags, err), "see tunnel-server serve --help"
+	if _, meant := slip.Unknown(c.Command.Flags, text); meant != "" {
+		hint = "did you mean --" + meant + "? " + hint
 	}
 	return usageError{fmt.Errorf("%s (%s)", text, hint)}
-}
-
-// explainValue says what a flag takes in place of the end of text, where package cli has what
-// its parser says of the value of one of flags.
-func explainValue(flags []cli.Flag, text string) string {
-	const before = " for flag "
-	at := strings.LastIndex(text, before) + len(before)
-	if at < len(before) {
-		return text
-	}
-	name, _, _ := strings.Cut(text[at:], ":")
-	for _, f := range flags {
-		if !slices.Contains(f.Names(), strings.TrimLeft(name, "-")) {
-			continue
-		}
-		switch f.(type) {
-		case *cli.BoolFlag:
-			return text[:at] + name + ": give true or false"
-		case *cli.IntFlag:
-			return text[:at] + name + ": give a whole number"
-		case *cli.DurationFlag:
-			return text[:at] + name + ": give a time such as 30s, 5m or 48h"
-		}
-	}
-	return text
-}
-
-func names(flags []cli.Flag) []string {
-	var all []string
-	for _, f := range flags {
-		all = append(all, f.Names()...)
-	}
-	return all
-}
-
-// nearest returns the one of words that given may be a slip of, or "": of all of it or, with
-// less of a slip, of its first part.
-func nearest(words []string, given string) string {
-	best, least := "", 3 // letters to change
-	for _, w := range words {
-		first, _, _ := strings.Cut(w, "-")
-		d := min(smetrics.WagnerFischer(w, given, 1, 1, 1), 1+smetrics.WagnerFischer(first, given, 1, 1, 1))
-		if d < least && d < len(w) {
-			best, least = w, d
-		}
-	}
-	return best
 }
 
 func serve(stderr io.Writer) cli.ActionFunc {

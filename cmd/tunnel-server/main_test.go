@@ -11,9 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // loopbacks are addresses that need no token.
@@ -156,11 +156,13 @@ func TestServes(t *testing.T) {
 			done <- run(ctx, append([]string{"tunnel-server"}, strings.Fields(command)...), io.Discard, stderr)
 		}()
 		var url string
-		for deadline := time.Now().Add(20 * time.Second); url == "" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			if m := regexp.MustCompile(`addr"?[=:]"?(127\.0\.0\.1:\d+)`).FindStringSubmatch(stderr.String()); m != nil {
+		poll.Until(t, "the log has an address", func() bool {
+			m := regexp.MustCompile(`addr"?[=:]"?(127\.0\.0\.1:\d+)`).FindStringSubmatch(stderr.String())
+			if m != nil {
 				url = "http://" + m[1]
 			}
-		}
+			return m != nil
+		})
 		res, err := http.Get(url + "/healthz")
 		if err != nil {
 			t.Fatalf("%v: %s", err, stderr.String())

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/rig/pebble"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 func TestTLSALPN01(t *testing.T) {
@@ -32,7 +33,7 @@ func TestTLSALPN01(t *testing.T) {
 		t.Error("the second visit got another certificate")
 	}
 	// A visitor without a name gets the own domain's, which Run has ordered.
-	until(t, "the own domain has a certificate", func() bool {
+	poll.Until(t, "the own domain has a certificate", func() bool {
 		cert, err := s.visitWith(&tls.Config{InsecureSkipVerify: true})
 		return err == nil && cert.VerifyHostname("tunnel.example.test") == nil
 	})
@@ -311,7 +312,7 @@ func TestOrdersAreBounded(t *testing.T) {
 	if _, err := a.GetCertificate(hello("tunnel.example.test")); err == nil || errors.Is(err, errBusy) {
 		t.Errorf("the own domain: %v", err)
 	}
-	until(t, "two orders have reached the authority", func() bool { return s.ca.Waiting() >= 2 })
+	poll.Until(t, "two orders have reached the authority", func() bool { return s.ca.Waiting() >= 2 })
 	for range 30 { // as long as others would take to reach it
 		time.Sleep(10 * time.Millisecond)
 		if n := s.ca.Waiting(); n > 2 {
@@ -350,7 +351,7 @@ func TestPrepare(t *testing.T) {
 	s := newSite(t, pebble.Config{})
 	a := s.start(t, ACMEConfig{Allowed: anyName, Wait: time.Millisecond})
 	a.Prepare("prepared.example.org")
-	until(t, "the name has a certificate", func() bool {
+	poll.Until(t, "the name has a certificate", func() bool {
 		_, valid := a.cached(hello("prepared.example.org"), "prepared.example.org")
 		return valid
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/rig/pebble"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const (
@@ -105,7 +106,7 @@ func bind(t *testing.T) (addr, key, other string) {
 			t.Logf("named: %s", &out)
 		}
 	})
-	until(t, "named answers", func() bool {
+	poll.Until(t, "named answers", func() bool {
 		q := new(dns.Msg)
 		q.SetQuestion("example.test.", dns.TypeSOA)
 		m, err := dns.Exchange(q, addr)
@@ -142,7 +143,7 @@ func TestExecDNS01(t *testing.T) {
 		t.Errorf("%q", cert.DNSNames)
 	}
 	s.mustVisit(t, "tunnel.example.test")
-	until(t, "the records are gone", func() bool {
+	poll.Until(t, "the records are gone", func() bool {
 		q := new(dns.Msg)
 		q.SetQuestion("_acme-challenge.tunnel.example.test.", dns.TypeTXT)
 		m, err := dns.Exchange(q, addr)

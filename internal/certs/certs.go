@@ -32,14 +32,12 @@ import (
 
 // ALPN is the protocol that an authority offers, alone, when it checks a name by
 // TLS-ALPN-01 (RFC 8737, section 4). It belongs at the end of NextProtos of a
-// [tls.Config] whose certificates come from an [ACME].
+// [tls.Config] whose certificates come from an [ACME]. A connection that has chosen it is
+// to be closed: nothing is served on it.
 const ALPN = "acme-tls/1"
 
-// IsChallenge says that a handshake was an authority's check by TLS-ALPN-01:
-// the connection is to be closed, nothing is served on it.
-func IsChallenge(s tls.ConnectionState) bool { return s.NegotiatedProtocol == ALPN }
-
-// isChallenge says the same of a handshake that has just begun.
+// isChallenge says that a handshake that has just begun is an authority's check by
+// TLS-ALPN-01.
 func isChallenge(hello *tls.ClientHelloInfo) bool {
 	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ALPN
 }

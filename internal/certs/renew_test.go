@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/rig/pebble"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // TestRenewal says that a certificate is renewed by itself before it expires, and
@@ -20,7 +21,7 @@ func TestRenewal(t *testing.T) {
 	a := s.start(t, ACMEConfig{Domain: "renewed.example.test", Allowed: anyName, renewEvery: 200 * time.Millisecond})
 	run(t, a.Run)
 	first := s.mustVisit(t, "renewed.example.org")
-	until(t, "another certificate", func() bool {
+	poll.Until(t, "another certificate", func() bool {
 		return s.mustVisit(t, "renewed.example.org").SerialNumber.Cmp(first.SerialNumber) != 0
 	})
 	if now := time.Now(); now.After(first.NotAfter) {
@@ -50,7 +51,7 @@ func TestRenewalAsks(t *testing.T) {
 	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the name is forgotten and the own domain renewed", func() bool {
+	poll.Until(t, "the name is forgotten and the own domain renewed", func() bool {
 		return len(a.cache.AllMatchingCertificates(name)) == 0 &&
 			strings.Contains(s.log.String(), "name=tunnel.example.test renewal=true")
 	})
@@ -72,7 +73,7 @@ func TestRenewalFails(t *testing.T) {
 	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it expires", func() bool { return time.Now().After(first.NotAfter.Add(2 * time.Second)) })
+	poll.Until(t, "it expires", func() bool { return time.Now().After(first.NotAfter.Add(2 * time.Second)) })
 	cert, err := a.GetCertificate(hello("fails.example.org"))
 	if err != nil || cert.Leaf.SerialNumber.Cmp(first.SerialNumber) != 0 {
 		t.Fatalf("%v, %v", cert, err)

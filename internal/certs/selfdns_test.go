@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/revtun/tunnel/internal/rig/pebble"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // selfDNS serves the name of tunnel.example.test.
@@ -59,7 +60,7 @@ func TestSelfDNS01(t *testing.T) {
 	if n := s.ca.Orders(); n != 3 {
 		t.Errorf("%d orders", n)
 	}
-	until(t, "the records are gone", func() bool {
+	poll.Until(t, "the records are gone", func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return len(d.txt) == 0
@@ -75,7 +76,7 @@ func TestWildcardRenewal(t *testing.T) {
 	if err := a.cache.RenewManagedCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "another certificate", func() bool {
+	poll.Until(t, "another certificate", func() bool {
 		return s.mustVisit(t, "demo.tunnel.example.test").SerialNumber.Cmp(first.SerialNumber) != 0
 	})
 }

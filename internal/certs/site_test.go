@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/rig/pebble"
 )
 
@@ -30,22 +30,7 @@ type site struct {
 }
 
 // logged is a log that may be read while it is written.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
+type logged struct{ rig.Buffer }
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
@@ -111,7 +96,7 @@ func (s *site) serve(l net.Listener) {
 				NextProtos:     []string{"http/1.1", ALPN},
 			})
 			c.SetDeadline(time.Now().Add(30 * time.Second))
-			if conn.Handshake() == nil && !IsChallenge(conn.ConnectionState()) {
+			if conn.Handshake() == nil && conn.ConnectionState().NegotiatedProtocol != ALPN {
 				io.WriteString(conn, "the app")
 			}
 			conn.Close()
@@ -213,18 +198,6 @@ func hello(name string) *tls.ClientHelloInfo {
 		SignatureSchemes:  []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256, tls.PSSWithSHA256},
 		SupportedCurves:   []tls.CurveID{tls.X25519, tls.CurveP256},
 		CipherSuites:      []uint16{tls.TLS_AES_128_GCM_SHA256},
-	}
-}
-
-// until polls.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 

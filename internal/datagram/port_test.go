@@ -12,6 +12,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/capsule"
 	"github.com/revtun/tunnel/internal/datagram"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // patience is how long a test waits for what should happen at once.
@@ -143,11 +144,7 @@ func TestGroup(t *testing.T) {
 	}
 	defer v.Close()
 	io.WriteString(v, "one too many")
-	for end := time.Now().Add(patience); other.Stats().Dropped.Refused != 1; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("counted %+v", other.Stats())
-		}
-	}
+	poll.Until(t, "one is refused", func() bool { return other.Stats().Dropped.Refused == 1 })
 	one.enter("third")
 	first.SetReadDeadline(time.Now().Add(patience))
 	if _, err := first.Read(make([]byte, 1)); err != io.EOF {

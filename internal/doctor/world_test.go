@@ -26,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -79,33 +80,7 @@ func listen(t *testing.T, config *tls.Config, handle func(net.Conn)) (addr strin
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := make(map[net.Conn]bool)
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			all.Go(func() {
-				handle(c)
-				c.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		mu.Lock()
-		for c := range open {
-			c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
+	listener.On(t, l, handle)
 	return addr
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -63,17 +65,14 @@ func TestAppIsDown(t *testing.T) {
 
 // The session is the same after its app was down.
 func TestAppComesUp(t *testing.T) {
-	l := loopback(t)
-	target := l.Addr().String()
-	l.Close()
-	log := new(logs)
+	target, log := rig.FreePort(t), new(logs)
 	addr := exposed(t, server.Config{Log: log.at(slog.LevelInfo)}, target, forward.Options{})
 	if a := get(t, addr, "GET / HTTP/1.1", "Host: demo.example.com"); answered(a) != "502 app_refused" {
 		t.Fatalf("got %s", answered(a))
 	}
 	up, err := net.Listen("tcp", target)
 	if err != nil {
-		t.Skip("the port was taken by another process:", err)
+		t.Fatal(err)
 	}
 	listenOn(t, &http.Server{Handler: seen("app")}, up)
 	if a := get(t, addr, "GET / HTTP/1.1", "Host: demo.example.com"); answered(a) != "app" {
@@ -306,7 +305,7 @@ func TestCutAnswersAreLogged(t *testing.T) {
 	v.r.Peek(1)
 	v.SetLinger(0)
 	v.Close()
-	eventually(t, "the end of the answer", func() bool {
+	poll.Until(t, "the end of the answer", func() bool {
 		io.WriteString(app, "more")
 		return len(closed) > 0
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/policy"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/internal/upstream"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -86,7 +87,7 @@ func BenchmarkVisitors(b *testing.B) {
 			}
 			s := h.Server(limits)
 			done := make(chan struct{})
-			go func() { defer close(done); s.Serve(edge.Listener(l, limits)) }()
+			go func() { defer close(done); s.Serve((&edge.Door{Limits: limits}).Listener(l)) }()
 			defer func() { s.Close(); <-done }()
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -118,31 +119,14 @@ func benchVisit(b *testing.B, addr string, n int) {
 
 // benchApp answers every read with the same bytes.
 func benchApp(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	return listener.TCP(b, func(c net.Conn) {
+		for buf := make([]byte, 4<<10); ; {
+			if _, err := c.Read(buf); err != nil {
 				return
 			}
-			running.Go(func() {
-				defer c.Close()
-				buf := make([]byte, 4<<10)
-				for {
-					if _, err := c.Read(buf); err != nil {
-						return
-					}
-					io.WriteString(c, benchAnswer)
-				}
-			})
+			io.WriteString(c, benchAnswer)
 		}
 	})
-	b.Cleanup(func() { l.Close(); running.Wait() })
-	return l.Addr().String()
 }
 
 // BenchmarkServeHTTP is the handler alone: no system call, no goroutine, and a
@@ -169,13 +153,13 @@ func BenchmarkServeHTTP(b *testing.B) {
 }
 
 // memoryStream has the answer once a request was written.
-func (s *memoryStream) Close() error                      { return nil }
-func (s *memoryStream) OnAbort(func()) (stop func() bool) { return func() bool { return true } }
-
 type memoryStream struct {
 	mux.Stream
 	left int
 }
+
+func (s *memoryStream) Close() error                      { return nil }
+func (s *memoryStream) OnAbort(func()) (stop func() bool) { return func() bool { return true } }
 
 func (s *memoryStream) Write(p []byte) (int, error) {
 	s.left = len(benchAnswer)

@@ -46,11 +46,6 @@ type Door struct {
 	Log *slog.Logger
 }
 
-// Listener returns l with what net/http leaves out and without TLS, see [Door].
-func Listener(l net.Listener, limits Limits) net.Listener {
-	return (&Door{Limits: limits}).Listener(l)
-}
-
 // Listener returns l, made the Door's. A [Gate]'s listener goes below it: that one
 // counts and sheds connections from their first byte on. A connection is accepted
 // when what stands before its first request is done, so that a slow one is nobody's

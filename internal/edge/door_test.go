@@ -20,6 +20,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -165,7 +166,7 @@ func TestRoute(t *testing.T) {
 			c.Close()
 		}
 	}
-	eventually(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
+	poll.Until(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
 }
 
 // pieces is a connection that writes a few bytes at once.
@@ -266,7 +267,7 @@ func TestCloseAmidHandshakes(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { _, err := listener.Accept(); done <- err }()
 	v := visit(t, l.Addr().String())
-	eventually(t, "a connection", func() bool { return edge.Conns(g) == 1 })
+	poll.Until(t, "a connection", func() bool { return edge.Conns(g) == 1 })
 	listener.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Error(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // The edge is conformant to HTTP/2 over TLS (RFC 9113) as h2spec sees it, with its
@@ -36,7 +37,7 @@ func TestH2Spec(t *testing.T) {
 	go func() { served <- s.Serve(door.Listener(h.Gate.Listener(l))) }()
 	t.Cleanup(func() {
 		// net/http stays for a second after it has refused a frame.
-		eventually(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
+		poll.Until(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
 		s.Close()
 		<-served
 	})

@@ -24,7 +24,7 @@ func timed(t *testing.T, limits edge.Limits, own http.HandlerFunc) (addr string)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(edge.Listener(l, limits))
+		s.Serve((&edge.Door{Limits: limits}).Listener(l))
 	}()
 	t.Cleanup(func() {
 		s.Close()
@@ -59,7 +59,7 @@ func (f *framed) request(stream uint32, path string, end bool) {
 // drip sends what send says again and again, until the connection ends.
 func (f *framed) drip(send func() error) {
 	for send() == nil {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the flood's pace
 	}
 }
 

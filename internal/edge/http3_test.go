@@ -20,6 +20,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -94,7 +95,7 @@ func TestSlowHTTP3(t *testing.T) {
 		go func() {
 			defer w.Close()
 			for range 10 {
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // the body's pace
 				io.WriteString(w, "x")
 			}
 		}()
@@ -202,7 +203,7 @@ func TestCapHTTP3(t *testing.T) {
 		}
 		stream.Write(headers("POST", "example.com", "/"))
 		if i < most {
-			eventually(t, "a request begins", func() bool { return started.Load() > i })
+			poll.Until(t, "a request begins", func() bool { return started.Load() > i })
 			stream.CancelRead(0x10c)
 			stream.CancelWrite(0x10c)
 		}
@@ -283,7 +284,7 @@ func TestDrainHTTP3(t *testing.T) {
 	<-begun
 	cancel()
 	// It is draining when it takes no more.
-	eventually(t, "draining", func() bool {
+	poll.Until(t, "draining", func() bool {
 		dialing, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		c, err := h.quic("demo.example.com")(dialing, "", h.greeting("demo.example.com", "h3"), nil)

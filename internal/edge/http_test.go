@@ -14,6 +14,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -198,7 +199,7 @@ func TestAccessLog(t *testing.T) {
 			get(t, addr, "POST /path;x?secret=query HTTP/1.1", "Host: demo.example.com", "Authorization: Bearer secret",
 				"Cookie: secret=1", "Referer: http://secret.test/", "User-Agent: secret", "Content-Length: 0")
 			if level == slog.LevelDebug {
-				eventually(t, "the access line", func() bool { return len(access(log)) == 1 })
+				poll.Until(t, "the access line", func() bool { return len(access(log)) == 1 })
 				line := access(log)[0]
 				for _, part := range []string{"level=DEBUG", "remote=127.0.0.1", "method=POST", "host=demo.example.com", "path=/path;x", "proto=HTTP/1.1", "status=200", "bytes=", "ms="} {
 					if !strings.Contains(line, part) {
@@ -257,7 +258,7 @@ func TestLogInjection(t *testing.T) {
 		get(t, addr, append(lines, "Connection: close")...)
 	}
 	getHTTP2(t, addr, [][2]string{{":method", "G\u009bT"}, {":scheme", "http"}, {":path", "/\u009b2J"}, {":authority", "\u009b2J.example.com"}})
-	eventually(t, "the access lines", func() bool { return len(access(log)) >= 4 })
+	poll.Until(t, "the access lines", func() bool { return len(access(log)) >= 4 })
 	for _, line := range log.lines() {
 		if !strings.HasPrefix(line, "time=") || strings.ContainsAny(line, "\x1b\x00\r\t\u009b") || len(line) > 1000 {
 			t.Errorf("in the log: %q", line)
@@ -277,7 +278,7 @@ func TestPanicsAreLogged(t *testing.T) {
 	if _, err := v.r.ReadByte(); err != io.EOF {
 		t.Errorf("got %v, want the connection's end", err)
 	}
-	eventually(t, "the panic", func() bool {
+	poll.Until(t, "the panic", func() bool {
 		all := strings.Join(log.lines(), "\n")
 		return strings.Contains(all, "level=ERROR") && strings.Contains(all, "panic") && strings.Contains(all, "bug")
 	})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -48,7 +49,7 @@ func TestLogInjectionInBothForms(t *testing.T) {
 				}
 				getHTTP2(t, addr, list)
 			}
-			eventually(t, "the access lines", func() bool { return strings.Count(strings.Join(log.lines(), "\n"), "nobody.example.com") > 0 })
+			poll.Until(t, "the access lines", func() bool { return strings.Count(strings.Join(log.lines(), "\n"), "nobody.example.com") > 0 })
 			for _, line := range log.lines() {
 				if strings.ContainsFunc(line, func(c rune) bool { return c < ' ' || 0x7f <= c && c < 0xa0 }) {
 					t.Errorf("in the log: %q", line)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/internal/upstream"
 )
@@ -215,7 +216,7 @@ func TestParkThroughTheStack(t *testing.T) {
 	v := visit(t, addr)
 	for range 3 {
 		way.cut()
-		eventually(t, "the client to be away", func() bool {
+		poll.Until(t, "the client to be away", func() bool {
 			list, _ := r.List(t.Context())
 			return len(list) == 1 && !list[0].Online
 		})

@@ -88,7 +88,7 @@ func TestFloodWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer visitor.Close()
-	accepted, err := Listener(l, Limits{}).Accept()
+	accepted, err := new(Door).Listener(l).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -156,7 +157,7 @@ func TestShedTLS(t *testing.T) {
 	d.percent.Store(65)
 	for _, proto := range protocols() {
 		client := h.client(t, proto, "")
-		eventually(t, "503", func() bool {
+		poll.Until(t, "503", func() bool {
 			return fetch(t, client, request(t, "GET", "https://demo.example.com:"+h.port+"/", nil)).StatusCode == 503
 		})
 	}

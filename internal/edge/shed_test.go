@@ -17,6 +17,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/pace"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -91,7 +92,7 @@ func TestFull(t *testing.T) {
 		t.Fatal(a.Status)
 	}
 	d.percent.Store(60)
-	eventually(t, "503", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
+	poll.Until(t, "503", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
 	for _, lines := range [][]string{
 		{"GET / HTTP/1.1", demo},
 		{"GET / HTTP/1.1", demo, "Cookie: " + strings.Repeat("x", 50_000)},
@@ -114,11 +115,11 @@ func TestFull(t *testing.T) {
 		t.Errorf("a new session: %s with %v\n%s", a.Status, a.Header, a.body)
 	}
 	d.percent.Store(0)
-	eventually(t, "200", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 200 })
+	poll.Until(t, "200", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 200 })
 	if under.r.Buffered() != 0 {
 		t.Error("the answer that was under way did not stay")
 	}
-	eventually(t, "the end in the log", func() bool { return strings.Contains(strings.Join(l.lines(), "\n"), "memory is not full any more") })
+	poll.Until(t, "the end in the log", func() bool { return strings.Contains(strings.Join(l.lines(), "\n"), "memory is not full any more") })
 	text := strings.Join(l.lines(), "\n")
 	if n := strings.Count(text, "memory is full: new"); n != 1 || !strings.Contains(text, "limit=100000000") {
 		t.Errorf("%d lines that memory is full:\n%s", n, text)
@@ -209,7 +210,7 @@ func TestBrim(t *testing.T) {
 		}()
 	}
 	d.percent.Store(80)
-	eventually(t, "503", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
+	poll.Until(t, "503", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
 	long := visit(t, addr)
 	long.send("GET / HTTP/1.1", demo, "Cookie: "+strings.Repeat("x", 50_000))
 	if _, err := long.r.ReadByte(); err == nil {
@@ -221,7 +222,7 @@ func TestBrim(t *testing.T) {
 		}
 	}
 	d.percent.Store(0)
-	eventually(t, "200", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 200 })
+	poll.Until(t, "200", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 200 })
 	if len(gone) > n-4 {
 		t.Errorf("%d more of %d are gone", len(gone), n)
 	}
@@ -246,7 +247,7 @@ func TestUpgradedStays(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	d.percent.Store(80)
-	eventually(t, "the brim", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
+	poll.Until(t, "the brim", func() bool { return get(t, addr, "GET / HTTP/1.1", demo).StatusCode == 503 })
 	for i := range 3 {
 		line := fmt.Sprintln("line", i)
 		io.WriteString(v, line)
@@ -300,13 +301,13 @@ func TestDescriptors(t *testing.T) {
 	if _, err := idle.r.ReadByte(); err != io.EOF {
 		t.Errorf("the idle connection ends with %v", err)
 	}
-	eventually(t, "the line in the log", func() bool { return strings.Contains(strings.Join(out.lines(), ""), "out of descriptors") })
+	poll.Until(t, "the line in the log", func() bool { return strings.Contains(strings.Join(out.lines(), ""), "out of descriptors") })
 	s.Close()
 	if err := <-done; err != http.ErrServerClosed {
 		t.Error(err)
 	}
 	stop()
-	eventually(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
+	poll.Until(t, "the end of all connections", func() bool { return edge.Conns(h.Gate) == 0 })
 	if text := strings.Join(out.lines(), "\n"); strings.Count(text, "\n") > 1 || strings.Contains(text, "Accept error") {
 		t.Errorf("more than begin and end:\n%s", text)
 	}
@@ -335,7 +336,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "waiting", func() bool { return inner.left.Load() < 1<<40-3 })
+	poll.Until(t, "waiting", func() bool { return inner.left.Load() < 1<<40-3 })
 	l.Close()
 	inner.left.Store(0)
 	select {

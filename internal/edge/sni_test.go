@@ -18,6 +18,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -80,26 +81,12 @@ func (s *sniEdge) bind(name string, kind protocol.Kind, dial func() (net.Conn, e
 func secret(t *testing.T, who string) (dial func() (net.Conn, error)) {
 	t.Helper()
 	config := &tls.Config{Certificates: []tls.Certificate{rig.NewCertificate(t, who).TLS}, NextProtos: []string{"acme-tls/1", "http/1.1"}}
-	l := loopback(t)
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				conn := tls.Server(c, config)
-				io.Copy(conn, conn)
-				conn.Close()
-			})
-		}
+	addr := listener.TCP(t, func(c net.Conn) {
+		conn := tls.Server(c, config)
+		io.Copy(conn, conn)
+		conn.Close()
 	})
-	t.Cleanup(func() {
-		l.Close()
-		running.Wait()
-	})
-	return func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }
+	return func() (net.Conn, error) { return net.Dial("tcp", addr) }
 }
 
 // greet does a handshake, and returns whose certificate was shown.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -275,7 +276,7 @@ func TestTCPMemory(t *testing.T) {
 	p := exposedPort(t, server.Config{Memory: d.memory()}, forward.RawOptions{})
 	visitor, app := p.both()
 	d.percent.Store(60)
-	eventually(t, "new visitors are reset", func() bool {
+	poll.Until(t, "new visitors are reset", func() bool {
 		c, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			return true

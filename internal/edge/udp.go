@@ -66,16 +66,6 @@ type udpPort struct {
 	owner string // guarded by UDP.mu
 }
 
-// Stats counts from when port was opened; all is zero where it is not.
-func (u *UDP) Stats(port int) datagram.Stats {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if p := u.ports[port]; p != nil {
-		return p.Stats()
-	}
-	return datagram.Stats{}
-}
-
 func (u *UDP) setUp() {
 	u.once.Do(func() {
 		u.stop = make(chan struct{})

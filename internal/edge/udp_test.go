@@ -19,6 +19,7 @@ import (
 	"github.com/revtun/tunnel/internal/edge"
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -185,6 +186,18 @@ func (r *udpRig) await(what string, ok func(datagram.Stats) bool) {
 	}
 }
 
+// awaitClosed waits until nothing listens at the port.
+func (r *udpRig) awaitClosed() {
+	r.t.Helper()
+	poll.Until(r.t, "the port is closed", func() bool {
+		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.port})
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
 // Two visitors have a stream each, and get their own answers.
 func TestUDPVisitorsAreApart(t *testing.T) {
 	r := newUDPRig(t, &edge.UDP{})
@@ -221,6 +234,7 @@ func TestUDPIdle(t *testing.T) {
 func TestUDPAnswersKeepAVisitor(t *testing.T) {
 	r := newUDPRig(t, &edge.UDP{Idle: 400 * time.Millisecond})
 	v, s := r.enter("one")
+	// For three times as long as who is idle would be kept.
 	for start := time.Now(); time.Since(start) < 1200*time.Millisecond; time.Sleep(10 * time.Millisecond) {
 		s.send(t, "tick")
 		heard(t, v)
@@ -359,6 +373,7 @@ func TestUDPReleased(t *testing.T) {
 	v, s := r.enter("one")
 	r.release(0)
 	r.Released(r.port)
+	// Nothing tells that it would be cut off: it is given the time.
 	for start := time.Now(); time.Since(start) < 500*time.Millisecond; time.Sleep(5 * time.Millisecond) {
 		io.WriteString(v, "question")
 		s.receive(t)
@@ -367,16 +382,7 @@ func TestUDPReleased(t *testing.T) {
 	}
 	io.WriteString(r.visitor(), "new")
 	s.ended(t)
-	for deadline := time.Now().Add(udpPatience); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.port})
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the port is still open")
-		}
-	}
+	r.awaitClosed()
 	if n := len(r.streams); n != 0 {
 		t.Errorf("%d new visitors were let in", n)
 	}
@@ -387,16 +393,7 @@ func TestUDPHoldEnds(t *testing.T) {
 	r := newUDPRig(t, &edge.UDP{})
 	r.release(50 * time.Millisecond)
 	r.Released(r.port)
-	for deadline := time.Now().Add(udpPatience); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: r.port})
-		if err == nil {
-			c.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the port is still open")
-		}
-	}
+	r.awaitClosed()
 }
 
 // S16: a port that went from one owner to another takes its visitors along, not the
@@ -472,11 +469,7 @@ func TestUDPDropsAreLogged(t *testing.T) {
 	r := newUDPRig(t, &edge.UDP{Idle: 200 * time.Millisecond})
 	r.release(time.Minute)
 	io.WriteString(r.visitor(), "nobody is there")
-	for deadline := time.Now().Add(udpPatience); !strings.Contains(r.log.String(), "client-away=1"); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the log has %q", r.log.String())
-		}
-	}
+	poll.Until(t, "the log says client-away=1", func() bool { return strings.Contains(r.log.String(), "client-away=1") })
 }
 
 // On all addresses, visitors of IPv4 and of IPv6 are served, and known by their own.

@@ -2,7 +2,6 @@ package forward
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -137,24 +137,6 @@ func testUnixSocket(t *testing.T, front frontFunc) {
 	}
 }
 
-// log is a log that can be read while it is written.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestHTTPS(t *testing.T) { onEach(t, testHTTPS) }
 
 func testHTTPS(t *testing.T, front frontFunc) {
@@ -165,7 +147,7 @@ func testHTTPS(t *testing.T, front frontFunc) {
 	t.Cleanup(s.Close)
 	target := "https://" + s.Listener.Addr().String()
 	for kind, proto := range map[string]string{"text/plain": "HTTP/1.1", "application/grpc": "HTTP/2.0", "application/grpc+proto": "HTTP/2.0"} {
-		log := new(logs)
+		log := new(rig.Buffer)
 		at := front(t, target, Options{Log: slog.New(slog.NewTextHandler(log, nil))})
 		res, body := exchange(t, at, "POST / HTTP/1.1", "Host: demo.example.com", "Content-Length: 0", "Content-Type: "+kind)
 		if code(res) != "502 app_bad_response" || body != "" || !strings.Contains(log.String(), "certificate") {
@@ -401,7 +383,7 @@ func TestVisitorLeaves(t *testing.T) {
 		cancelled <- struct{}{}
 	})
 	for _, scheme := range []string{"http://", "h2c://"} {
-		log := new(logs)
+		log := new(rig.Buffer)
 		done := make(chan Exchange, 1)
 		at := front(t, scheme+target, Options{Log: slog.New(slog.NewTextHandler(log, nil)), Done: func(e Exchange) { done <- e }})
 		c, err := net.Dial("tcp", at)

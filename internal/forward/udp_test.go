@@ -10,6 +10,8 @@ import (
 
 	"github.com/revtun/tunnel/internal/capsule"
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const udpPatience = 20 * time.Second
@@ -113,6 +115,7 @@ func TestUDPIdleTimeout(t *testing.T) {
 	f := newUDP(t, app.LocalAddr().String(), forward.UDPOptions{Idle: 300 * time.Millisecond})
 	stream, r, _ := udpVisit(t, f, connectUDP)
 	buf := make([]byte, 100)
+	// For three times as long as who is idle is kept.
 	for start := time.Now(); time.Since(start) < 900*time.Millisecond; time.Sleep(10 * time.Millisecond) {
 		if _, err := stream.Write(capsule.Append(nil, []byte("x"))); err != nil {
 			t.Fatalf("a visitor that is not idle was ended: %v", err)
@@ -153,32 +156,24 @@ func TestUDPSlowTunnel(t *testing.T) {
 		got = int(payload[0])
 	}
 	stream.Close()
-	for deadline := time.Now().Add(udpPatience); f.Dropped() < 100; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d were dropped", f.Dropped())
-		}
-	}
+	poll.Until(t, "100 are dropped", func() bool { return f.Dropped() >= 100 })
 }
 
 // That the app's port is closed loses datagrams, and ends nothing. The first one after
 // it is open again arrives, though the socket still has the report of one before.
 func TestUDPAppIsDown(t *testing.T) {
-	app := udpApp(t)
-	at := app.LocalAddr().String()
+	at := rig.FreePort(t)
 	f := newUDP(t, at, forward.UDPOptions{})
 	stream, _, _ := udpVisit(t, f, connectUDP)
-	app.Close()
-	for deadline := time.Now().Add(udpPatience); f.Dropped() < 3; time.Sleep(time.Millisecond) {
+	poll.Until(t, "three are dropped", func() bool {
 		if _, err := stream.Write(capsule.Append(nil, []byte("nobody"))); err != nil {
 			t.Fatalf("the stream ended: %v", err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d were dropped", f.Dropped())
-		}
-	}
+		return f.Dropped() >= 3
+	})
 	again, err := net.ListenPacket("udp", at)
 	if err != nil {
-		t.Skip("the port was taken by another process:", err)
+		t.Fatal(err)
 	}
 	defer again.Close()
 	again.SetDeadline(time.Now().Add(udpPatience))

@@ -405,17 +405,6 @@ func (l streams) Accept() (net.Conn, error) { return l.s.Accept() }
 func (l streams) Close() error              { return l.s.Close() }
 func (l streams) Addr() net.Addr            { return l.s.RemoteAddr() }
 
-// eventually waits until what holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // within fails the test unless c is ready in time.
 func within[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()

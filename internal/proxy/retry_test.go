@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // call makes one request on tr and reads the answer.
@@ -142,7 +144,7 @@ func TestStale(t *testing.T) {
 			if name != "junk" {
 				within(t, "end", left)
 			}
-			eventually(t, "notice", func() bool { return stale(kept) })
+			poll.Until(t, "notice", func() bool { return stale(kept) })
 			if status, err := call(t, tr, "POST", "x"); status != "204" {
 				t.Error(status, err)
 			}
@@ -350,7 +352,7 @@ func TestForwardAgain(t *testing.T) {
 	}))
 	v := visit(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc")
 	go func() {
-		eventually(t, "connection", func() bool { return app.accepted() > 0 })
+		poll.Until(t, "connection", func() bool { return app.accepted() > 0 })
 		app.mu.Lock()
 		defer app.mu.Unlock()
 		app.conns[0].send("HTTP/1.1 100 Continue\r\n\r\n")
@@ -537,7 +539,7 @@ func TestIdle(t *testing.T) {
 	t.Run("time", func(t *testing.T) {
 		tr := &Transport{Dial: dialer(app.addr()), IdleTimeout: time.Millisecond}
 		five(tr)
-		eventually(t, "end of the idle connections", func() bool { return idle(tr) == 0 })
+		poll.Until(t, "end of the idle connections", func() bool { return idle(tr) == 0 })
 	})
 	t.Run("number", func(t *testing.T) {
 		tr := &Transport{Dial: dialer(app.addr()), MaxIdle: 2}

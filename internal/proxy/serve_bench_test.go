@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// aBrowser's request, as the tunnel's server passes it on.
+// benchRequest is a browser's, as the tunnel's server passes it on.
 const benchRequest = "GET /index.html?x=1 HTTP/1.1\r\nHost: demo.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n" +
 	"Accept: text/html,*/*;q=0.8\r\nAccept-Encoding: gzip, br\r\nAccept-Language: en\r\nX-Forwarded-For: 192.0.2.1\r\n" +
 	"X-Forwarded-Proto: https\r\nX-Forwarded-Host: demo.example.com\r\n\r\n"

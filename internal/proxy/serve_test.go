@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -31,13 +33,31 @@ func answers(t testing.TB, s *Server, send string) (string, error) {
 	return string(b), err
 }
 
-// What a handler does, and what is sent: nothing that it did not say.
-func TestServeAnswer(t *testing.T) {
-	for _, test := range []struct {
-		name, request string
-		handler       http.HandlerFunc
-		want          []string // lines of the head, sorted, and what follows
-	}{
+// answerTest is what a handler does, and what is sent: nothing that it did not say.
+type answerTest struct {
+	name, request string
+	handler       http.HandlerFunc
+	want          []string // lines of the head, sorted, and what follows
+}
+
+func (test answerTest) run(t *testing.T) {
+	got, err := answers(t, &Server{Handler: test.handler}, test.request)
+	head, rest, _ := strings.Cut(got, "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	slices.Sort(lines)
+	if lines = append(lines, sortedTrailer(rest)); err != nil || !slices.Equal(lines, test.want) {
+		t.Errorf("got %q, %v; want %q", lines, err, test.want)
+	}
+}
+
+// sortedTrailer puts the trailers of a test in their order.
+func sortedTrailer(s string) string {
+	return strings.Replace(s, "X-C: 3\r\nX-A: 1\r\n", "X-A: 1\r\nX-C: 3\r\n", 1)
+}
+
+// Where the body of an answer ends.
+func TestServeFraming(t *testing.T) {
+	for _, test := range []answerTest{
 		{"nothing", get, func(http.ResponseWriter, *http.Request) {}, []string{"Content-Length: 0", "HTTP/1.1 200 OK", ""}},
 		{"status", get, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) },
 			[]string{"HTTP/1.1 404 Not Found", "Transfer-Encoding: chunked", "0\r\n\r\n"}},
@@ -86,6 +106,14 @@ func TestServeAnswer(t *testing.T) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 			w.WriteHeader(304)
 		}, []string{"Content-Length: 9", "HTTP/1.1 304 Not Modified", ""}},
+	} {
+		t.Run(test.name, test.run)
+	}
+}
+
+// What an answer has beside its status and its body.
+func TestServeFields(t *testing.T) {
+	for _, test := range []answerTest{
 		{"trailers", get, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Trailer", "X-A, X-B")
 			io.WriteString(w, "hi")
@@ -112,21 +140,8 @@ func TestServeAnswer(t *testing.T) {
 			w.WriteHeader(103)
 		}, []string{"HTTP/1.1 103 Early Hints", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := answers(t, &Server{Handler: test.handler}, test.request)
-			head, rest, _ := strings.Cut(got, "\r\n\r\n")
-			lines := strings.Split(head, "\r\n")
-			slices.Sort(lines)
-			if lines = append(lines, sortedTrailer(rest)); err != nil || !slices.Equal(lines, test.want) {
-				t.Errorf("got %q, %v; want %q", lines, err, test.want)
-			}
-		})
+		t.Run(test.name, test.run)
 	}
-}
-
-// sortedTrailer puts the trailers of a test in their order.
-func sortedTrailer(s string) string {
-	return strings.Replace(s, "X-C: 3\r\nX-A: 1\r\n", "X-A: 1\r\nX-C: 3\r\n", 1)
 }
 
 // An answer that is not whole is never read as one (R1).
@@ -308,7 +323,7 @@ func TestServeStopsReading(t *testing.T) {
 					reading <- true
 					_, err := r.Body.Read(b)
 					failed <- err
-					eventually(t, "end of the body for good", func() bool {
+					poll.Until(t, "end of the body for good", func() bool {
 						n, err := r.Body.Read(b)
 						return n == 0 && err == http.ErrBodyReadAfterClose
 					})

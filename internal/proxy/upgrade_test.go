@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const (
@@ -224,7 +226,7 @@ func TestStaleTLS(t *testing.T) {
 		t.Errorf("%d connections", len(conns))
 	}
 	s.CloseClientConnections()
-	eventually(t, "notice", func() bool { return stale(conns[0]) })
+	poll.Until(t, "notice", func() bool { return stale(conns[0]) })
 	if status, err := call(t, tr, "POST", "x"); status != "200" {
 		t.Error(status, err)
 	}

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // testApp is an app with its addresses for HTTP and gRPC.
@@ -122,14 +125,14 @@ func TestAbortIsVisible(t *testing.T) {
 }
 
 // liar is a proxy in front of the app that does one thing wrong.
-func liar(t *testing.T, web string, change func(*http.Response) error, before func(http.ResponseWriter, *http.Request) bool) *Visitor {
+func liar(t *testing.T, web string, change func(*http.Response) error, first before) *Visitor {
 	t.Helper()
 	proxy := &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: web}) },
 		ModifyResponse: change,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if before == nil || before(w, r) {
+		if first == nil || first(w, r) {
 			proxy.ServeHTTP(w, r)
 		}
 	}))
@@ -155,85 +158,110 @@ func short(n int64) func(*http.Response) error {
 	}
 }
 
-func TestLiarsAreConvicted(t *testing.T) {
-	var once sync.Mutex
+// replaces has body given in place of the one that the app sent.
+func replaces(body func(sent []byte) ([]byte, error)) func(*http.Response) error {
+	return func(res *http.Response) error {
+		b, err := io.ReadAll(res.Body)
+		if err == nil {
+			b, err = body(b)
+		}
+		res.Body = io.NopCloser(bytes.NewReader(b))
+		return err
+	}
+}
+
+// mixesUp answers the first request with an error, and all others with what was meant for it.
+func mixesUp() func(*http.Response) error {
+	var mu sync.Mutex
 	var kept []byte
-	first := true
+	return replaces(func(sent []byte) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if kept == nil {
+			kept = sent
+			return sent, errors.New("keep it")
+		}
+		return kept, nil
+	})
+}
+
+// before is what a liar does with a request, and whether it then goes to the app.
+type before func(http.ResponseWriter, *http.Request) bool
+
+// repeats sends a request to the app once more.
+func repeats(web string) before {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		again, err := http.NewRequest(r.Method, "http://"+web+r.URL.RequestURI(), Body(r.URL.Query().Get("id"), 500))
+		if err != nil {
+			return true
+		}
+		again.Header = r.Header.Clone()
+		if res, err := http.DefaultTransport.RoundTrip(again); err == nil {
+			res.Body.Close()
+		}
+		return true
+	}
+}
+
+// asksForAnother has the app answer b to who asked for a.
+func asksForAnother(string) before {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "id=a", "id=b", 1)
+		return true
+	}
+}
+
+func hangs(string) before {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		io.Copy(io.Discard, r.Body) // or the server does not notice that the visitor left
+		<-r.Context().Done()
+		return false
+	}
+}
+
+// answersItself answers z in place of the app.
+func answersItself(string) before {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set(HeaderID, "z")
+		announce(w.Header(), 10, Sum("z", 10))
+		io.Copy(w, Body("z", 10))
+		return false
+	}
+}
+
+func TestLiarsAreConvicted(t *testing.T) {
 	for name, test := range map[string]struct {
 		asks   []Ask
 		change func(*http.Response) error
-		before func(web string) func(http.ResponseWriter, *http.Request) bool
+		before func(web string) before
 		want   Verdict
 	}{
 		"short": {asks: []Ask{{Kind: Length, Size: 5000}, {Kind: Chunked, Size: 5000}, {Kind: Close, Size: 5000}, {Kind: HTTP10, Size: 5000},
 			{Kind: SSE, Size: 100, Pieces: 5}, {Kind: Post, Size: 5000}}, change: short(150), want: Truncated},
 		"empty": {asks: []Ask{{Kind: Length, Size: 5000}, {Kind: SSE, Pieces: 1}, {Kind: Post}}, change: short(0), want: Truncated},
-		"a byte is another": {asks: []Ask{{Kind: Length, Size: 5000}, {Kind: Chunked, Size: 5000}}, change: func(res *http.Response) error {
-			b, err := io.ReadAll(res.Body)
-			b[4000] ^= 1
-			res.Body = io.NopCloser(strings.NewReader(string(b)))
-			return err
-		}, want: Truncated},
+		"a byte is another": {asks: []Ask{{Kind: Length, Size: 5000}, {Kind: Chunked, Size: 5000}}, change: replaces(func(sent []byte) ([]byte, error) {
+			sent[4000] ^= 1
+			return sent, nil
+		}), want: Truncated},
 		"the trailer is lost": {asks: []Ask{{Kind: Chunked, Size: 5000}}, change: func(res *http.Response) error {
 			res.Trailer = nil
-			b, err := io.ReadAll(res.Body)
+			err := replaces(func(sent []byte) ([]byte, error) { return sent, nil })(res)
 			res.Trailer = nil
-			res.Body = io.NopCloser(strings.NewReader(string(b)))
 			return err
 		}, want: Truncated},
-		"twice": {asks: []Ask{{Kind: Post, Size: 500}, {Kind: Post, Unsized: true}}, before: func(web string) func(http.ResponseWriter, *http.Request) bool {
-			return func(_ http.ResponseWriter, r *http.Request) bool {
-				again, err := http.NewRequest(r.Method, "http://"+web+r.URL.RequestURI(), Body(r.URL.Query().Get("id"), 500))
-				if err != nil {
-					return true
-				}
-				again.Header = r.Header.Clone()
-				if res, err := http.DefaultTransport.RoundTrip(again); err == nil {
-					res.Body.Close()
-				}
-				return true
-			}
-		}, want: Duplicated},
-		"another's answer": {asks: []Ask{{ID: "a", Kind: Length, Size: 500}}, before: func(string) func(http.ResponseWriter, *http.Request) bool {
-			return func(_ http.ResponseWriter, r *http.Request) bool {
-				r.URL.RawQuery = strings.Replace(r.URL.RawQuery, "id=a", "id=b", 1)
-				return true
-			}
-		}, want: CrossTalk},
-		"another's body": {asks: []Ask{{ID: "a", Kind: Length, Size: 500}, {ID: "b", Kind: Length, Size: 500}}, change: func(res *http.Response) error {
-			once.Lock()
-			defer once.Unlock()
-			b, err := io.ReadAll(res.Body)
-			if first {
-				kept, first = b, false
-				return errors.New("keep it")
-			}
-			res.Body = io.NopCloser(strings.NewReader(string(kept)))
-			return err
-		}, want: CrossTalk},
-		"hangs": {asks: []Ask{{Kind: Length, Size: 500}, {Kind: Post, Size: 500}, {Kind: WebSocket, Pieces: 1}}, before: func(string) func(http.ResponseWriter, *http.Request) bool {
-			return func(_ http.ResponseWriter, r *http.Request) bool {
-				io.Copy(io.Discard, r.Body) // or the server does not notice that the visitor left
-				<-r.Context().Done()
-				return false
-			}
-		}, want: Hung},
-		"answers itself": {asks: []Ask{{ID: "z", Kind: Length, Size: 10}}, before: func(string) func(http.ResponseWriter, *http.Request) bool {
-			return func(w http.ResponseWriter, r *http.Request) bool {
-				w.Header().Set(HeaderID, "z")
-				announce(w.Header(), 10, Sum("z", 10))
-				io.Copy(w, Body("z", 10))
-				return false
-			}
-		}, want: Lost},
+		"twice":            {asks: []Ask{{Kind: Post, Size: 500}, {Kind: Post, Unsized: true}}, before: repeats, want: Duplicated},
+		"another's answer": {asks: []Ask{{ID: "a", Kind: Length, Size: 500}}, before: asksForAnother, want: CrossTalk},
+		"another's body":   {asks: []Ask{{ID: "a", Kind: Length, Size: 500}, {ID: "b", Kind: Length, Size: 500}}, change: mixesUp(), want: CrossTalk},
+		"hangs":            {asks: []Ask{{Kind: Length, Size: 500}, {Kind: Post, Size: 500}, {Kind: WebSocket, Pieces: 1}}, before: hangs, want: Hung},
+		"answers itself":   {asks: []Ask{{ID: "z", Kind: Length, Size: 10}}, before: answersItself, want: Lost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			web, _, ran := testApp(t)
-			var before func(http.ResponseWriter, *http.Request) bool
+			var first before
 			if test.before != nil {
-				before = test.before(web)
+				first = test.before(web)
 			}
-			v := liar(t, web, test.change, before)
+			v := liar(t, web, test.change, first)
 			if test.want == Hung {
 				v.Limit = 100 * time.Millisecond
 			}
@@ -288,13 +316,10 @@ func TestBrokenUploadIsNoted(t *testing.T) {
 	a := Ask{ID: "broken", Kind: Post, Size: 5000}
 	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc", a.Path())
 	c.Close()
-	deadline := time.Now().Add(Patience)
-	for ran()[a.ID] == nil || ran()[a.ID].Bodies[bodyBroken] != 1 {
-		if time.Now().After(deadline) {
-			t.Fatal("not noted")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	poll.Until(t, "it is noted", func() bool {
+		noted := ran()[a.ID]
+		return noted != nil && noted.Bodies[bodyBroken] == 1
+	})
 }
 
 // Ids that nobody asked for are reported, and a GET may run twice.

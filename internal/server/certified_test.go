@@ -26,60 +26,91 @@ import (
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
+// secureNode is a server that takes certificates of ann's authority.
+type secureNode struct {
+	*testing.T
+	at  string // its TLS address
+	own *rig.Certificate
+	why string // of the last refusal
+}
+
+// ask asks for the requests of hosts, shows a certificate if not nil, and returns the
+// status, or 0 if there was no answer. Where it is 101, a request is answered with "ann".
+func (s *secureNode) ask(shown *rig.Certificate, hosts ...string) int {
+	s.Helper()
+	config := &tls.Config{RootCAs: s.own.Roots, ServerName: "tunnel.test", NextProtos: []string{"http/1.1"}}
+	if shown != nil {
+		config.Certificates = []tls.Certificate{shown.TLS}
+	}
+	conn, err := tls.Dial("tcp", s.at, config)
+	if err != nil {
+		return 0
+	}
+	s.Cleanup(func() { conn.Close() })
+	var origins []protocol.Origin
+	for _, host := range hosts {
+		o, err := protocol.ParseOrigin("https://" + host + s.at[len("127.0.0.1"):])
+		if err != nil {
+			s.Fatal(err)
+		}
+		origins = append(origins, o)
+	}
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: tunnel.test\r\nConnection: Upgrade\r\nUpgrade: ptth\r\nALPN: http%%2F1.1\r\n\r\n", protocol.PTTHPath(origins))
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return 0 // TLS 1.3 tells of a bad certificate with the first read
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		body, _ := io.ReadAll(res.Body)
+		s.why = string(body)
+	} else {
+		go func() {
+			if _, err := http.ReadRequest(r); err == nil {
+				io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nann")
+			}
+		}()
+	}
+	return res.StatusCode
+}
+
+// visit is a visitor's request. It returns the body, and whether a certificate was asked for.
+func (s *secureNode) visit(host string) (body string, asked bool) {
+	s.Helper()
+	visitor := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.own.Roots, ServerName: host, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		return new(tls.Certificate), nil
+	}}}
+	defer visitor.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(s.Context(), 30*time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", "https://"+s.at, nil)
+	req.Host = host
+	res, err := visitor.RoundTrip(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, _ := io.ReadAll(res.Body)
+	return string(b), asked
+}
+
 // An origin that shows a certificate of a configured authority may serve that one's
 // names, without a token, and no others; a stranger's certificate is none, and a tenant's
 // visitors are not asked for any.
 func TestPTTHByCertificate(t *testing.T) {
 	own := rig.NewCertificate(t, "tunnel.test", "*.tunnel.test")
 	ann, stranger := rig.NewCertificate(t, "ann.tunnel.test", "app.example.org"), rig.NewCertificate(t, "ann.tunnel.test")
-	s, err := server.New(server.Config{
+	node, err := server.New(server.Config{
 		Listen: "127.0.0.1:0", Domain: "tunnel.test", Resolver: &zone{}, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n"),
 		TLS: &server.TLS{Listen: "127.0.0.1:0", GetCertificate: own.Get, ClientCAs: ann.Roots},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, s)
-	at := s.TLSAddr().String()
-	var why string // of the last refusal
-	ask := func(shown *rig.Certificate, hosts ...string) int {
-		t.Helper()
-		config := &tls.Config{RootCAs: own.Roots, ServerName: "tunnel.test", NextProtos: []string{"http/1.1"}}
-		if shown != nil {
-			config.Certificates = []tls.Certificate{shown.TLS}
-		}
-		conn, err := tls.Dial("tcp", at, config)
-		if err != nil {
-			return 0
-		}
-		t.Cleanup(func() { conn.Close() })
-		var origins []protocol.Origin
-		for _, host := range hosts {
-			o, err := protocol.ParseOrigin("https://" + host + at[len("127.0.0.1"):])
-			if err != nil {
-				t.Fatal(err)
-			}
-			origins = append(origins, o)
-		}
-		conn.SetDeadline(time.Now().Add(30 * time.Second))
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: tunnel.test\r\nConnection: Upgrade\r\nUpgrade: ptth\r\nALPN: http%%2F1.1\r\n\r\n", protocol.PTTHPath(origins))
-		r := bufio.NewReader(conn)
-		res, err := http.ReadResponse(r, nil)
-		if err != nil {
-			return 0 // TLS 1.3 tells of a bad certificate with the first read
-		}
-		if res.StatusCode != http.StatusSwitchingProtocols {
-			body, _ := io.ReadAll(res.Body)
-			why = string(body)
-		} else {
-			go func() {
-				if _, err := http.ReadRequest(r); err == nil {
-					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nann")
-				}
-			}()
-		}
-		return res.StatusCode
-	}
+	run(t, node)
+	s := &secureNode{T: t, at: node.TLSAddr().String(), own: own}
 	for name, c := range map[string]struct {
 		shown *rig.Certificate
 		hosts []string
@@ -92,33 +123,18 @@ func TestPTTHByCertificate(t *testing.T) {
 		"its own":          {ann, []string{"ann.tunnel.test", "app.example.org"}, 101},
 		"once more":        {ann, []string{"ann.tunnel.test"}, 101},
 	} {
-		if got := ask(c.shown, c.hosts...); got != c.want {
+		if got := s.ask(c.shown, c.hosts...); got != c.want {
 			t.Errorf("%s: got %d, want %d", name, got, c.want)
 		}
-		if name == "another's name" && !strings.Contains(why, "this certificate may not") {
-			t.Errorf("%s: got %s", name, why)
+		if name == "another's name" && !strings.Contains(s.why, "this certificate may not") {
+			t.Errorf("%s: got %s", name, s.why)
 		}
 	}
-	if got := ask(ann, "ann.tunnel.test"); got != 101 {
+	if got := s.ask(ann, "ann.tunnel.test"); got != 101 {
 		t.Errorf("got %d", got)
 	}
-	asked := false
-	visitor := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: own.Roots, ServerName: "ann.tunnel.test", GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		asked = true
-		return new(tls.Certificate), nil
-	}}}
-	defer visitor.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, "GET", "https://"+at, nil)
-	req.Host = "ann.tunnel.test"
-	res, err := visitor.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if body, _ := io.ReadAll(res.Body); string(body) != "ann" || asked {
-		t.Errorf("got %s %q; a visitor was asked for a certificate: %v", res.Status, body, asked)
+	if body, asked := s.visit("ann.tunnel.test"); body != "ann" || asked {
+		t.Errorf("got %q; a visitor was asked for a certificate: %v", body, asked)
 	}
 }
 

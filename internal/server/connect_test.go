@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -315,7 +316,7 @@ func TestConnectCap(t *testing.T) {
 		t.Errorf("a connection that was there reads %q", got)
 	}
 	first.Close()
-	waitFor(t, func() bool {
+	poll.Until(t, "another finds room", func() bool {
 		s, err := c.mux.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -357,7 +358,7 @@ func TestConnectFlood(t *testing.T) {
 		t.Errorf("%d goroutines, want %d at most", most, limit)
 	}
 	var kept mux.Stream
-	waitFor(t, func() bool {
+	poll.Until(t, "there is room again", func() bool {
 		s, err := c.mux.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)

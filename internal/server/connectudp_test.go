@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -174,12 +175,12 @@ func TestConnectWrongKind(t *testing.T) {
 	}
 	both.must(both.bindPrivate(protocol.KindTCP, "other"))
 	both.send(&protocol.Message{Bye: &protocol.Bye{}})
-	waitFor(t, func() bool { // its names are free then
+	poll.Until(t, "the names are free", func() bool { // its names are free then
 		_, res, _ := c.ask(connectTo("dns"))
 		return res.Header.Get(protocol.HeaderError) == string(protocol.WrongKind)
 	})
 	app.mux.Close()
-	waitFor(t, func() bool { // datagrams do not wait for who is away
+	poll.Until(t, "the client is away", func() bool { // datagrams do not wait for who is away
 		_, res, _ := c.ask(capsuleTo("dns"))
 		return res.Header.Get(protocol.HeaderError) == string(protocol.ClientOffline)
 	})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -139,7 +140,7 @@ func TestDomainByRight(t *testing.T) {
 
 	// They go with their name, and alone.
 	ann.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "a.example.net"}})
-	waitFor(t, func() bool {
+	poll.Until(t, "the domain is nobody's", func() bool {
 		res, _ := n.get("a.example.net", "/")
 		return res.Header.Get(protocol.HeaderError) == string(protocol.WrongHost)
 	})
@@ -318,7 +319,7 @@ func TestDomainOnReconnect(t *testing.T) {
 	ann := n.connect("", "token-of-ann", "")
 	ann.must(ann.claim("demo", "app.example.org"))
 	ann.mux.Close()
-	waitFor(t, func() bool {
+	poll.Until(t, "the client is away", func() bool {
 		res, _ := n.get("app.example.org", "/")
 		return res.Header.Get(protocol.HeaderError) == string(protocol.ClientOffline)
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -44,7 +45,7 @@ func TestHoldsOfStrangers(t *testing.T) {
 				bound := fmt.Sprintf("name-%02d", i)
 				c.must(c.bind(bound))
 				c.mux.Close()
-				waitFor(t, func() bool { return held(t, names, bound) == 1 })
+				poll.Until(t, "it is held", func() bool { return held(t, names, bound) == 1 })
 			}
 			if left := held(t, names, "neighbour-"); left != test.left {
 				t.Errorf("%d of the neighbour's 10 names are held, want %d", left, test.left)

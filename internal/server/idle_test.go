@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -23,5 +24,5 @@ func TestIdleSession(t *testing.T) {
 	}
 	const client = 1                                     // reads the connection; the test itself reads the messages
 	most := before + sessions*(each+client) + sessions/4 // those that are just ending
-	waitFor(t, func() bool { return runtime.NumGoroutine() <= most })
+	poll.Until(t, "a session has two goroutines", func() bool { return runtime.NumGoroutine() <= most })
 }

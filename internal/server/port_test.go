@@ -14,6 +14,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -47,20 +48,10 @@ func isOpen(port int) bool {
 	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// await polls until ok.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
-}
-
 // closed waits until nothing listens at port.
 func closed(t *testing.T, port int) {
 	t.Helper()
-	await(t, "the port is closed", func() bool { return !isOpen(port) })
+	poll.Until(t, "the port is closed", func() bool { return !isOpen(port) })
 }
 
 // TestPortsEnd: a port that nobody has any more is closed: after a goodbye at once,
@@ -96,7 +87,7 @@ func TestPortIsHeld(t *testing.T) {
 		t.Errorf("URL %s, want %s", b.URL, want)
 	}
 	c.mux.Close()
-	await(t, "the drop is noticed", func() bool {
+	poll.Until(t, "the drop is noticed", func() bool {
 		again := n.connect("", "token", "")
 		defer again.mux.Close()
 		err := again.bindPort("one", 0).Error
@@ -132,7 +123,7 @@ func TestPortStaysTheSame(t *testing.T) {
 		t.Errorf("resumed: port %d, want %d", got, want)
 	}
 	resumed.mux.Close()
-	await(t, "a new process has the port", func() bool {
+	poll.Until(t, "a new process has the port", func() bool {
 		next := n.connect("", "token", "")
 		defer next.mux.Close()
 		b := next.bindPort("demo", 0)

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -145,7 +146,7 @@ func says(what string) http.Handler {
 // answered waits until a request to host gets want.
 func (n *node) answered(host, path, want string) {
 	n.t.Helper()
-	await(n.t, "the answer "+want, func() bool {
+	poll.Until(n.t, "the answer "+want, func() bool {
 		_, body := n.get(host, path)
 		return body == want
 	})
@@ -464,7 +465,7 @@ func TestPTTHAnonymous(t *testing.T) {
 		t.Fatal(res.Status)
 	}
 	conn.Close()
-	await(t, "the name to be free", func() bool {
+	poll.Until(t, "the name to be free", func() bool {
 		_, _, res := n.askPTTH(n.originPath("free.localhost"), "ALPN: h2")
 		return res.StatusCode == http.StatusSwitchingProtocols
 	})

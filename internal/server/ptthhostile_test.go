@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -105,7 +106,7 @@ func TestPTTHStopsReading(t *testing.T) {
 	<-bob.served
 	n.answered("ann.localhost:"+port, "/", "ann GET ann.localhost:"+port+" / ")
 	// What the rights were taken for is anybody's, without a hold, when its connections have ended.
-	await(t, "the name to be free", func() bool {
+	poll.Until(t, "the name to be free", func() bool {
 		_, _, res := n.askPTTH(n.originPath("eve.localhost"), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
 		return res.StatusCode == http.StatusSwitchingProtocols
 	})
@@ -260,24 +261,44 @@ func (n *node) upgraded(host string) (*net.TCPConn, *bufio.Reader, *http.Respons
 	return conn.(*net.TCPConn), r, res
 }
 
-// The end of either side of a WebSocket stays one, and an abort an abort, by each version
-// of HTTP (R16, R17).
+// webSocketEnds are the ways in which a WebSocket stream ends.
+func webSocketEnds() []string { return []string{"half-close", "visitor aborts", "origin aborts"} }
+
+// readsLate reads the origin's last word, and the end.
+func readsLate(t *testing.T, visitor io.Reader) {
+	t.Helper()
+	if rest, err := io.ReadAll(visitor); string(rest) != "late" || err != nil {
+		t.Errorf("the visitor read %q, %v", rest, err)
+	}
+}
+
+// readsAbort reads from a stream that its other side has aborted.
+func readsAbort(t *testing.T, who string, r io.Reader) {
+	t.Helper()
+	if _, err := io.ReadAll(r); err == nil {
+		t.Errorf("the %s saw an end", who)
+	}
+}
+
+// The end of either side of a WebSocket stays one, and an abort an abort, by HTTP/1.1
+// (R16, R17).
 func TestPTTHWebSocketEnds(t *testing.T) {
 	n := start(t, server.Config{Park: 10 * time.Second, Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
 	_, port, _ := net.SplitHostPort(n.addr)
-	for _, how := range []string{"half-close", "visitor aborts", "origin aborts"} {
-		// Each origin has a name of its own: the one before may not have gone yet.
-		name := strings.ReplaceAll(how, " ", "-")
-		t.Run("h1 "+how, func(t *testing.T) {
-			origin, r, res := n.askPTTH(n.originPath("h1-"+name+".localhost"), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
+	for _, how := range webSocketEnds() {
+		t.Run(how, func(t *testing.T) {
+			// Each origin has a name of its own: the one before may not have gone yet.
+			host := strings.ReplaceAll(how, " ", "-") + ".localhost"
+			origin, r, res := n.askPTTH(n.originPath(host), "ALPN: http%2F1.1", "Authorization: Bearer token-of-ann")
 			if res.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatal(res.Status)
 			}
+			defer origin.Close()
 			go func() {
 				http.ReadRequest(r)
 				io.WriteString(origin, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 			}()
-			conn, visitor, up := n.upgraded("h1-" + name + ".localhost:" + port)
+			conn, visitor, up := n.upgraded(host + ":" + port)
 			if up.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatal(up.Status, up.Header)
 			}
@@ -293,74 +314,81 @@ func TestPTTHWebSocketEnds(t *testing.T) {
 				}
 				io.WriteString(origin, "late")
 				origin.Close()
-				if rest, err := io.ReadAll(visitor); string(rest) != "late" || err != nil {
-					t.Errorf("the visitor read %q, %v", rest, err)
-				}
+				readsLate(t, visitor)
 			case "visitor aborts":
 				conn.SetLinger(0)
 				conn.Close()
-				if _, err := io.ReadAll(r); err == nil {
-					t.Error("the origin saw an end")
-				}
+				readsAbort(t, "origin", r)
 			case "origin aborts":
 				origin.(*net.TCPConn).SetLinger(0)
 				origin.Close()
-				if _, err := io.ReadAll(visitor); err == nil {
-					t.Error("the visitor saw an end")
-				}
+				readsAbort(t, "visitor", visitor)
 			}
-			origin.Close()
 		})
-		t.Run("h2 "+how, func(t *testing.T) {
-			origin, f := n.attachRaw("token-of-ann", "h2-"+name+".localhost", http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
-			defer origin.Close()
-			next := func() http2.Frame {
-				for {
-					frame, err := f.ReadFrame()
-					if err != nil {
-						t.Fatal(err)
-					}
-					switch frame.Header().Type {
-					case http2.FrameHeaders, http2.FrameData, http2.FrameRSTStream:
-						return frame
-					}
-				}
-			}
-			var id uint32
+	}
+}
+
+// stream2 is an origin of HTTP/2 that has one stream.
+type stream2 struct {
+	t *testing.T
+	*http2.Framer
+	id uint32
+}
+
+// next reads up to a frame of the stream.
+func (s *stream2) next() http2.Frame {
+	for {
+		frame, err := s.ReadFrame()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		switch frame.Header().Type {
+		case http2.FrameHeaders, http2.FrameData, http2.FrameRSTStream:
+			return frame
+		}
+	}
+}
+
+// The same by HTTP/2.
+func TestPTTHWebSocketEnds2(t *testing.T) {
+	n := start(t, server.Config{Park: 10 * time.Second, Hold: time.Minute, Auth: tokens(t, filepath.Join(t.TempDir(), "tokens"), "token-of-ann\n")})
+	_, port, _ := net.SplitHostPort(n.addr)
+	for _, how := range webSocketEnds() {
+		t.Run(how, func(t *testing.T) {
+			host := strings.ReplaceAll(how, " ", "-") + ".localhost"
+			conn, f := n.attachRaw("token-of-ann", host, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+			defer conn.Close()
+			origin := &stream2{t: t, Framer: f}
 			begun := make(chan struct{})
 			go func() {
 				defer close(begun)
-				id = next().Header().StreamID
-				f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
+				origin.id = origin.next().Header().StreamID
+				origin.WriteHeaders(http2.HeadersFrameParam{StreamID: origin.id, BlockFragment: []byte{0x88}, EndHeaders: true}) // :status 200
 			}()
-			conn, visitor, up := n.upgraded("h2-" + name + ".localhost:" + port)
+			visiting, visitor, up := n.upgraded(host + ":" + port)
 			<-begun
 			if up.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatal(up.Status, up.Header)
 			}
-			io.WriteString(conn, "up")
-			next()
+			io.WriteString(visiting, "up")
+			origin.next()
 			switch how {
 			case "half-close":
-				conn.CloseWrite()
-				if data, ok := next().(*http2.DataFrame); !ok || !data.StreamEnded() {
+				visiting.CloseWrite()
+				if data, ok := origin.next().(*http2.DataFrame); !ok || !data.StreamEnded() {
 					t.Error("the origin saw no end")
 				}
-				f.WriteData(id, true, []byte("late"))
-				if rest, err := io.ReadAll(visitor); string(rest) != "late" || err != nil {
-					t.Errorf("the visitor read %q, %v", rest, err)
-				}
+				origin.WriteData(origin.id, true, []byte("late"))
+				readsLate(t, visitor)
 			case "visitor aborts":
-				conn.SetLinger(0)
-				conn.Close()
-				if _, ok := next().(*http2.RSTStreamFrame); !ok {
+				visiting.SetLinger(0)
+				visiting.Close()
+				if _, ok := origin.next().(*http2.RSTStreamFrame); !ok {
 					t.Error("the origin saw no reset")
 				}
 			case "origin aborts":
-				f.WriteRSTStream(id, http2.ErrCodeCancel)
-				if _, err := io.ReadAll(visitor); err == nil {
-					t.Error("the visitor saw an end")
-				}
+				origin.WriteRSTStream(origin.id, http2.ErrCodeCancel)
+				readsAbort(t, "visitor", visitor)
 			}
 		})
 	}

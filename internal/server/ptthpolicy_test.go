@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -39,7 +40,7 @@ func TestPTTHPolicy(t *testing.T) {
 	}
 	n.attachShared("token", "http%2F1.1", deny, says("app"), "demo.localhost")
 	for host, want := range map[string]int{"demo.localhost": 403, "web.localhost": 403, "open.localhost": 200} {
-		await(t, host, func() bool { res, _ := n.get(host, "/"); return res.StatusCode != http.StatusServiceUnavailable })
+		poll.Until(t, host, func() bool { res, _ := n.get(host, "/"); return res.StatusCode != http.StatusServiceUnavailable })
 		if res, _ := n.get(host, "/"); res.StatusCode != want {
 			t.Errorf("%s: status %d, want %d", host, res.StatusCode, want)
 		}
@@ -85,7 +86,7 @@ func TestPTTHPolicyOfThePool(t *testing.T) {
 		res, _ := n.get("demo.localhost", "/")
 		return res.StatusCode == http.StatusOK && res.Header.Get("X-Robots-Tag") != ""
 	}
-	await(t, "the origin", served)
+	poll.Until(t, "the origin", served)
 	for _, other := range []*protocol.Share{nil, {NoIndex: true, Deny: here()}} {
 		lines := []string{"ALPN: h2", "Authorization: Bearer token-of-ann"}
 		if other != nil {
@@ -99,7 +100,7 @@ func TestPTTHPolicyOfThePool(t *testing.T) {
 	n.attachShared("token-of-ann", "h2", hidden, says("app"), "demo.localhost") // one like the first
 	first.conn.Close()
 	<-first.served
-	await(t, "the second connection serves it", served)
+	poll.Until(t, "the second connection serves it", served)
 }
 
 // Who comes back with another policy gets the origin, also where the server has not noticed
@@ -173,7 +174,7 @@ func TestPTTHHoldOutlivesAttempts(t *testing.T) {
 		first.conn.Close()
 		<-first.served
 		next(name)
-		await(t, "the server has noticed", func() bool { res, _ := n.get(name, "/"); return res.Header.Get("Tunnel-Error") != "session_lost" })
+		poll.Until(t, "the server has noticed", func() bool { res, _ := n.get(name, "/"); return res.Header.Get("Tunnel-Error") != "session_lost" })
 		for range 20 {
 			if _, _, res := n.askPTTH(n.originPath(name), "ALPN: h2", "Authorization: Bearer token-of-bob"); res.StatusCode != http.StatusConflict {
 				t.Errorf("%s: bob gets %s", how, res.Status)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -128,7 +129,7 @@ func TestSessionIsRenewed(t *testing.T) {
 		t.Errorf("the request that was under way: %v", err)
 	}
 	if os.Getenv("TUNNEL_TEST_LOG") == "" { // the log is the test's then
-		waitFor(t, func() bool { return replaced.n.Load() == 5 })
+		poll.Until(t, "five are replaced", func() bool { return replaced.n.Load() == 5 })
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -33,6 +34,85 @@ func (c *client) hello(resume string) *protocol.Message {
 	return c.read()
 }
 
+// tried is what ann was told of what is bob's.
+type tried struct{ seen []any }
+
+// refused has ann claim name, and returns an error unless she is told that another has it.
+func (v *tried) refused(ann *client, name string) error {
+	b := ann.bind(name)
+	v.seen = append(v.seen, b)
+	if b.Error == nil || b.Error.Code != protocol.NameTaken || b.URL != "" {
+		return fmt.Errorf("bind %s: %+v", name, b)
+	}
+	return nil
+}
+
+// operations are all that ann may try, each to be refused.
+func (v *tried) operations() map[string]func(ann *client) error {
+	after := func(m *protocol.Message, name string) func(ann *client) error {
+		return func(ann *client) error {
+			ann.send(m)
+			return v.refused(ann, name) // and what m asks for is done
+		}
+	}
+	ends := func(m *protocol.Message) func(ann *client) error {
+		return func(ann *client) error {
+			ann.send(m)
+			ann.read()
+			return nil
+		}
+	}
+	return map[string]func(ann *client) error{
+		"claim":          func(ann *client) error { return v.refused(ann, "bobs") },
+		"claim the held": func(ann *client) error { return v.refused(ann, "bobs-held") },
+		"claim it beside her own": func(ann *client) error {
+			ann.must(ann.bind("anns"))
+			return v.refused(ann, "bobs-other")
+		},
+		"unbind":           after(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs-other"}}, "bobs"),
+		"unbind the held":  after(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs-held"}}, "bobs-held"),
+		"unbind and claim": after(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs"}}, "bobs"),
+		"drain":            ends(&protocol.Message{Drain: &protocol.Drain{}}),
+		"bye":              ends(&protocol.Message{Bye: &protocol.Bye{}}),
+		"open a stream to it": func(ann *client) error {
+			if s, err := ann.mux.Open(ann.t.Context()); err == nil {
+				io.WriteString(s, "CONNECT bobs HTTP/1.1\r\nHost: bobs\r\n\r\n")
+			}
+			if m := ann.read(); m.Bye == nil || m.Bye.Error == nil || m.Bye.Error.Code != protocol.ProtocolViolation {
+				return fmt.Errorf("told %+v", m)
+			}
+			return nil
+		},
+	}
+}
+
+// takeSession has ann say that bob's session is hers.
+func (v *tried) takeSession(n *node, id, resume string) error {
+	ann, err := n.dial(id, "token-of-ann")
+	if err != nil {
+		return err
+	}
+	m := ann.hello(resume)
+	v.seen = append(v.seen, m)
+	if m.Welcome != nil || m.Bye == nil || m.Bye.Error == nil || m.Bye.Error.Code != protocol.SessionTaken {
+		return fmt.Errorf("told %+v", m)
+	}
+	return nil
+}
+
+// takeDropped has ann use the id of a session of bob's that is gone, which is free, and
+// its secret, which gives her nothing.
+func (v *tried) takeDropped(n *node, dropped *client) error {
+	gone, err := n.dial(dropped.id, "token-of-ann")
+	if err != nil {
+		return err
+	}
+	if m := gone.hello(dropped.welcome.Resume); m.Welcome == nil || m.Welcome.Resumed {
+		return fmt.Errorf("told %+v", m)
+	}
+	return v.refused(gone, "bobs-held")
+}
+
 // S11, S13, S16: ann has rights of her own, and tries each operation on what is
 // bob's: each time it is refused, bob's route leads to bob, and what she is told
 // tells nothing of him.
@@ -45,58 +125,12 @@ func TestRights(t *testing.T) {
 	dropped := n.connect("", "token-of-bob", "")
 	dropped.must(dropped.bind("bobs-held"))
 	dropped.mux.Close()
-	waitFor(t, func() bool {
+	poll.Until(t, "bob's client is away", func() bool {
 		res, _ := n.get("bobs-held.localhost", "/")
 		return res.Header.Get(protocol.HeaderError) == string(protocol.ClientOffline)
 	})
-	var seen []any // by ann
-	refused := func(ann *client, name string) error {
-		b := ann.bind(name)
-		seen = append(seen, b)
-		if b.Error == nil || b.Error.Code != protocol.NameTaken || b.URL != "" {
-			return fmt.Errorf("bind %s: %+v", name, b)
-		}
-		return nil
-	}
-	for operation, try := range map[string]func(ann *client) error{
-		"claim":          func(ann *client) error { return refused(ann, "bobs") },
-		"claim the held": func(ann *client) error { return refused(ann, "bobs-held") },
-		"claim it beside her own": func(ann *client) error {
-			ann.must(ann.bind("anns"))
-			return refused(ann, "bobs-other")
-		},
-		"unbind": func(ann *client) error {
-			ann.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs-other"}})
-			return refused(ann, "bobs") // and the unbind is done
-		},
-		"unbind the held": func(ann *client) error {
-			ann.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs-held"}})
-			return refused(ann, "bobs-held")
-		},
-		"unbind and claim": func(ann *client) error {
-			ann.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "bobs"}})
-			return refused(ann, "bobs")
-		},
-		"drain": func(ann *client) error {
-			ann.send(&protocol.Message{Drain: &protocol.Drain{}})
-			ann.read()
-			return nil
-		},
-		"bye": func(ann *client) error {
-			ann.send(&protocol.Message{Bye: &protocol.Bye{}})
-			ann.read()
-			return nil
-		},
-		"open a stream to it": func(ann *client) error {
-			if s, err := ann.mux.Open(t.Context()); err == nil {
-				io.WriteString(s, "CONNECT bobs HTTP/1.1\r\nHost: bobs\r\n\r\n")
-			}
-			if m := ann.read(); m.Bye == nil || m.Bye.Error == nil || m.Bye.Error.Code != protocol.ProtocolViolation {
-				return fmt.Errorf("told %+v", m)
-			}
-			return nil
-		},
-	} {
+	var v tried
+	for operation, try := range v.operations() {
 		for round := range 3 {
 			ann := n.connect("", "token-of-ann", "")
 			if err := try(ann); err != nil {
@@ -111,29 +145,16 @@ func TestRights(t *testing.T) {
 		}
 	}
 	for what, resume := range map[string]string{"without a secret": "", "with bob's secret": bob.welcome.Resume} {
-		ann, err := n.dial(bob.id, "token-of-ann")
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := ann.hello(resume)
-		seen = append(seen, m)
-		if m.Welcome != nil || m.Bye == nil || m.Bye.Error == nil || m.Bye.Error.Code != protocol.SessionTaken {
-			t.Errorf("bob's session %s: %+v", what, m)
+		if err := v.takeSession(n, bob.id, resume); err != nil {
+			t.Errorf("bob's session %s: %v", what, err)
 		}
 	}
-	// His session's id is free to use once it is gone, but not his secret.
-	gone, err := n.dial(dropped.id, "token-of-ann")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m := gone.hello(dropped.welcome.Resume); m.Welcome == nil || m.Welcome.Resumed {
-		t.Errorf("bob's old session with ann's token: %+v", m)
-	} else if err := refused(gone, "bobs-held"); err != nil {
-		t.Error(err)
+	if err := v.takeDropped(n, dropped); err != nil {
+		t.Errorf("bob's old session with ann's token: %v", err)
 	}
 	back := n.connect("", "token-of-bob", "")
 	back.must(back.bind("bobs-held"))
-	said, err := json.Marshal(seen)
+	said, err := json.Marshal(v.seen)
 	if err != nil {
 		t.Fatal(err)
 	}

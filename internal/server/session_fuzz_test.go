@@ -107,7 +107,7 @@ func controlSeeds() (seeds []string) {
 }
 
 // leave waits until no names but those that stay are claimed. Thousands of inputs
-// have no time for the pauses of waitFor.
+// have no time for the pauses of poll.Until.
 func leave(t *testing.T, names registry.Registry, stay ...string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !slices.Equal(claimed(t, names), stay); time.Sleep(50 * time.Microsecond) {

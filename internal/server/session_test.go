@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -92,7 +93,7 @@ func TestHeldName(t *testing.T) {
 	owner.must(owner.bind("demo"))
 	owner.mux.Close() // without bye: dropped
 	stranger := n.connect("", "stranger-token", "")
-	waitFor(t, func() bool {
+	poll.Until(t, "the client is away", func() bool {
 		res, _ := n.get("demo.localhost", "/")
 		return res.Header.Get(protocol.HeaderError) == string(protocol.ClientOffline)
 	})
@@ -114,7 +115,7 @@ func TestHeldWithoutToken(t *testing.T) {
 	owner.mux.Close()
 	// Who knows the session's id alone, as from a log, is a stranger.
 	var thief *client
-	waitFor(t, func() bool {
+	poll.Until(t, "the thief has the session", func() bool {
 		var err error
 		if thief, err = n.dial(owner.id, ""); err != nil {
 			return false
@@ -126,7 +127,7 @@ func TestHeldWithoutToken(t *testing.T) {
 		t.Fatalf("the thief has the name: %+v", b)
 	}
 	thief.mux.Close()
-	waitFor(t, func() bool {
+	poll.Until(t, "the owner is back", func() bool {
 		c, err := n.dial(owner.id, "")
 		if err != nil {
 			return false
@@ -255,7 +256,7 @@ func TestClientDrain(t *testing.T) {
 	})
 	<-entered
 	c.send(&protocol.Message{Drain: &protocol.Drain{}})
-	waitFor(t, func() bool { res, _ := n.get("demo.localhost", "/"); return res.StatusCode == 404 })
+	poll.Until(t, "the name is free", func() bool { res, _ := n.get("demo.localhost", "/"); return res.StatusCode == 404 })
 	c.control.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if m, err := protocol.Read(c.control); err == nil {
 		t.Errorf("drained too early: %+v", m)
@@ -320,18 +321,6 @@ func TestGraceOver(t *testing.T) {
 	n.stop()
 	if b, err := io.ReadAll(res.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the stream ended with %v after %q", err, b)
-	}
-}
-
-// waitFor polls until done, or fails.
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !done() {
-		if time.Now().After(deadline) {
-			t.Fatal("gave up waiting")
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

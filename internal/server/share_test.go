@@ -12,6 +12,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/registry"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
@@ -166,7 +167,7 @@ func TestTimeToLiveOfOneName(t *testing.T) {
 	c.serve("app ")
 	c.must(c.bind("stays"))
 	c.must(c.share("demo", &protocol.Share{TTL: 1}))
-	await(t, "the end of demo", func() bool {
+	poll.Until(t, "the end of demo", func() bool {
 		res, _ := n.get("demo.localhost", "/")
 		return res.StatusCode == 410
 	})
@@ -174,7 +175,7 @@ func TestTimeToLiveOfOneName(t *testing.T) {
 		t.Errorf("status %d: %s", res.StatusCode, body)
 	}
 	// It may have another time, once the session knows of the end, too.
-	await(t, "another time", func() bool { return c.share("demo", nil).Error == nil })
+	poll.Until(t, "another time", func() bool { return c.share("demo", nil).Error == nil })
 	if res, _ := n.get("demo.localhost", "/"); res.StatusCode != 200 {
 		t.Errorf("status %d", res.StatusCode)
 	}

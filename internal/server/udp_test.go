@@ -15,6 +15,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -309,23 +310,16 @@ func TestUDPServerDrains(t *testing.T) {
 // The app is not there, and comes up: nothing is to be started again.
 func TestUDPAppComesUp(t *testing.T) {
 	n := start(t, server.Config{UDPPorts: ports(t, 10)})
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := c.LocalAddr().String()
-	c.Close()
+	target := rig.FreePort(t)
 	x := n.exposeUDP(target, tunnel.Options{})
 	v := x.visit(t)
-	for deadline := time.Now().Add(udpTime); x.app.Dropped() == 0; time.Sleep(10 * time.Millisecond) {
+	poll.Until(t, "a datagram is dropped, as the app's port is closed", func() bool {
 		io.WriteString(v, "nobody is there")
-		if time.Now().After(deadline) {
-			t.Fatal("no datagram was dropped though the app's port is closed")
-		}
-	}
+		return x.app.Dropped() > 0
+	})
 	up, err := net.ListenPacket("udp", target)
 	if err != nil {
-		t.Skip("the port was taken by another process:", err)
+		t.Fatal(err)
 	}
 	defer up.Close()
 	// Each is sent once. The first may be what tells the client that the port was closed.

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/revtun/tunnel/internal/rig/listener"
 	"github.com/revtun/tunnel/pkg/protocol"
 )
 
@@ -67,24 +68,7 @@ func (s *server) next(t *testing.T) accepted {
 // listen calls handle with each connection that arrives, until the test ends.
 func listen(t *testing.T, handle func(net.Conn)) *url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			handle(conn)
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return &url.URL{Scheme: "http", Host: l.Addr().String()}
+	return &url.URL{Scheme: "http", Host: listener.TCP(t, handle)}
 }
 
 func mustParse(t *testing.T, raw string) *url.URL {

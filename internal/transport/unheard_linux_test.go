@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // loopback sets the loopback interface of the thread's network namespace up or down.
@@ -85,11 +88,7 @@ func TestUnheard(t *testing.T) {
 	const d = 300 * time.Millisecond
 	until := func(t *testing.T, conn net.Conn, want bool) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); Unheard(conn, d) != want; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("Unheard is not %v after 30 s", want)
-			}
-		}
+		poll.Until(t, fmt.Sprint("Unheard is ", want), func() bool { return Unheard(conn, d) == want })
 	}
 	a, b, join := pairApart(t)
 	if _, err := a.Write(make([]byte, 1000)); err != nil {

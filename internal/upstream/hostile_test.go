@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // fields encodes a header section that is no request's and no state's.
@@ -118,17 +119,8 @@ func TestLinesRoomAfterErrors(t *testing.T) {
 			if r := <-two; r.err != nil {
 				t.Errorf("got %v", r.err)
 			}
-			await2(t, "no request", func() bool { return p.Active() == 0 && line.load.Load() == 0 })
+			poll.Until(t, "no request", func() bool { return p.Active() == 0 && line.load.Load() == 0 })
 		})
-	}
-}
-
-func await2(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("timed out waiting for ", what)
-		}
 	}
 }
 
@@ -138,7 +130,7 @@ func TestLinesRoomBySettings(t *testing.T) {
 	p := NewLines(0)
 	p.Add(line)
 	done := send(p, asked(t.Context(), "GET", "/", nil))
-	await2(t, "the request", func() bool { return p.Active() == 1 })
+	poll.Until(t, "the request", func() bool { return p.Active() == 1 })
 	f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
 	answer2(f, header(t, f), true, ":status", "200")
 	if r := <-done; r.err != nil {
@@ -171,7 +163,7 @@ func TestLineStopsReading(t *testing.T) {
 				return true
 			}
 		}
-		await2(t, "the writer to be stuck", stuck)
+		poll.Until(t, "the writer to be stuck", stuck)
 		p.Add(other)
 		for range 5 {
 			r := <-send(p, asked(t.Context(), "GET", "/", nil))
@@ -291,7 +283,7 @@ func TestLineWhoseFault(t *testing.T) {
 		t.Errorf("an upgrade with a body: got %v", r.err)
 	}
 	go swallow(f)
-	await2(t, "no request", func() bool { return p.Active() == 0 && line.load.Load() == 0 && line.h2.State().StreamsReserved == 0 })
+	poll.Until(t, "no request", func() bool { return p.Active() == 0 && line.load.Load() == 0 && line.h2.State().StreamsReserved == 0 })
 }
 
 // An origin is told that of one answer half a megabyte may wait to be read, and no more:
@@ -343,7 +335,7 @@ func TestLineUploadEnds(t *testing.T) {
 		t.Fatal(r.err)
 	}
 	go swallow(f)
-	await2(t, "the stream's end", func() bool { return line.h2.State().StreamsActive == 0 })
+	poll.Until(t, "the stream's end", func() bool { return line.h2.State().StreamsActive == 0 })
 }
 
 // A line is left, and closed when nothing is under way, when its origin says GOAWAY, or
@@ -475,7 +467,7 @@ func TestLineBreaksProtocol(t *testing.T) {
 			if err := <-done; err == nil {
 				t.Error("got a whole answer")
 			}
-			await2(t, "no request", func() bool { return p.Active() == 0 })
+			poll.Until(t, "no request", func() bool { return p.Active() == 0 })
 		})
 	}
 }

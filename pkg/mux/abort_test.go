@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // TestOnAbort tells of the peer's resets and of the session's end, and of
@@ -161,7 +163,7 @@ func TestAnyOrderTCP(t *testing.T) {
 			t.Parallel()
 			c, s := tcpConns(t)
 			anyOrder(t, seed, c, s, func(all ...*session) {
-				eventually(t, "nothing is left", func() bool {
+				poll.Until(t, "nothing is left", func() bool {
 					for _, s := range all {
 						if s.count() > 0 || len(s.places) > 0 || s.growth.used.Load() > 0 {
 							return false

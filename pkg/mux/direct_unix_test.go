@@ -7,6 +7,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // TestSocketTakesHalf: the rest of a write that a socket took in part follows,
@@ -17,7 +19,7 @@ func TestSocketTakesHalf(t *testing.T) {
 	a, aPeer := streams(t, client, server)
 	b, bPeer := streams(t, client, server)
 	out := &client.(*session).out
-	eventually(t, "the first pings are answered, and nothing is being sent", func() bool {
+	poll.Until(t, "the first pings are answered, and nothing is being sent", func() bool {
 		out.mu.Lock()
 		defer out.mu.Unlock()
 		return !out.flushing && client.(*session).life.shortest.Load() != 0 && server.(*session).life.shortest.Load() != 0
@@ -59,7 +61,7 @@ func TestNothingToSend(t *testing.T) {
 	c, s := tcpConns(t)
 	client, _ := sessions(t, c, s, Config{KeepAlive: -1})
 	out := &client.(*session).out
-	eventually(t, "nothing is being sent", func() bool {
+	poll.Until(t, "nothing is being sent", func() bool {
 		out.mu.Lock()
 		defer out.mu.Unlock()
 		return !out.flushing && client.(*session).life.shortest.Load() != 0

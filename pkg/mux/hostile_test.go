@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // hostile is a peer over TCP that speaks frames of its own making to a session that
@@ -132,7 +134,7 @@ func (h *hostile) flood(frames ...string) {
 // measure waits until the victim has taken everything and notes the memory.
 func (h *hostile) measure() {
 	h.t.Helper()
-	eventually(h.t, "the victim reads, or has ended", func() bool { return h.taken.Load() == h.sent || h.victim.Err() != nil })
+	poll.Until(h.t, "the victim reads, or has ended", func() bool { return h.taken.Load() == h.sent || h.victim.Err() != nil })
 	h.neighbour()
 	h.most = max(h.most, memory()-h.before)
 }
@@ -148,7 +150,7 @@ func (h *hostile) neighbour() {
 
 // gone waits until the session has ended.
 func (h *hostile) gone() {
-	eventually(h.t, "the session ends", func() bool { return h.victim.Err() != nil })
+	poll.Until(h.t, "the session ends", func() bool { return h.victim.Err() != nil })
 }
 
 // listen takes everything that the victim sends.
@@ -167,7 +169,7 @@ func (h *hostile) listen() {
 
 // hear waits until the victim has sent n bytes more than then.
 func (h *hostile) hear(then, n int64) {
-	eventually(h.t, "the victim answers", func() bool { return h.heard.Load() >= then+n })
+	poll.Until(h.t, "the victim answers", func() bool { return h.heard.Load() >= then+n })
 }
 
 // floods are attacks, what the error says that they end the session with, if any, and how much

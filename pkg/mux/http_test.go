@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // listener makes a session's incoming streams a net.Listener.
@@ -48,7 +50,7 @@ func serveHTTP(t *testing.T, h http.HandlerFunc) (*http.Client, Session) {
 	}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
-		eventually(t, "the HTTP server is done", func() bool { return open.Load() == 0 })
+		poll.Until(t, "the HTTP server is done", func() bool { return open.Load() == 0 })
 		srv.Close()
 		serving.Wait()
 	})

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 	"weak"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // idleConn remembers the longest time between two Reads that gave bytes.
@@ -306,7 +308,7 @@ func TestEndedSessionIsForgotten(t *testing.T) {
 		b.Close()
 		<-s.Done()
 	}
-	eventually(t, "ended sessions are forgotten", func() bool {
+	poll.Until(t, "ended sessions are forgotten", func() bool {
 		runtime.GC()
 		kept := 0
 		for _, p := range all {

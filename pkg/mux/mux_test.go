@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -218,7 +220,7 @@ func TestReset(t *testing.T) {
 						t.Errorf("a Read that was waiting: %v, want ErrReset", err)
 					}
 				} else {
-					eventually(t, "the reset arrives", func() bool { return reset(b) })
+					poll.Until(t, "the reset arrives", func() bool { return reset(b) })
 				}
 				checkBroken(t, a, ErrReset)
 				checkBroken(t, b, ErrReset)
@@ -233,16 +235,6 @@ func TestReset(t *testing.T) {
 func reset(s Stream) bool {
 	_, err := s.Write([]byte("x"))
 	return errors.Is(err, ErrReset)
-}
-
-// eventually waits until f says true.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
 }
 
 // TestResetWakesTheWriter resets a stream whose writer waits for the reader.
@@ -332,7 +324,7 @@ func exchange(ctx context.Context, s Session, size int) error {
 // checkForgotten fails if a session keeps streams that have ended.
 func checkForgotten(t testing.TB, all ...Session) {
 	t.Helper()
-	eventually(t, "streams that ended are forgotten", func() bool {
+	poll.Until(t, "streams that ended are forgotten", func() bool {
 		for _, s := range all {
 			if s.(*session).count() != 0 {
 				return false
@@ -396,7 +388,7 @@ func TestMaxStreams(t *testing.T) {
 	}
 	open[0][0].Close()
 	open[0][1].Close()
-	eventually(t, "the place is free", func() bool { return server.(*session).count() == 2 })
+	poll.Until(t, "the place is free", func() bool { return server.(*session).count() == 2 })
 	a, b := streams(t, client, server)
 	write(t, a, "in its place")
 	checkRead(t, b, "in its place")
@@ -462,7 +454,7 @@ func TestOpenWaits(t *testing.T) {
 		if _, err := client.Open(t.Context()); err != nil {
 			t.Fatalf("Open after an Accept: %v", err)
 		}
-		eventually(t, "only opened streams are kept", func() bool {
+		poll.Until(t, "only opened streams are kept", func() bool {
 			return client.(*session).count() == backlog+1
 		})
 	})

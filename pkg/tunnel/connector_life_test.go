@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -41,7 +42,7 @@ func TestConnectorDialCancelled(t *testing.T) {
 		}
 		parked <- err
 	}()
-	until(t, "it is under way", func() bool { return d.Active() == 1 })
+	poll.Until(t, "it is under way", func() bool { return d.Active() == 1 })
 	r.lead(n.addr)
 	if err := wait(t, "the parked connection", parked); err != nil {
 		t.Errorf("once the other client was back: %v", err)
@@ -71,7 +72,7 @@ func TestConnectorDialOutlivesSession(t *testing.T) {
 		}
 		parked <- err
 	}()
-	until(t, "it is under way", func() bool { return d.Active() == 1 })
+	poll.Until(t, "it is under way", func() bool { return d.Active() == 1 })
 	here.cut()
 	connecting.next(t, tunnel.Disconnected)
 	connecting.next(t, tunnel.Reconnected)
@@ -228,9 +229,9 @@ func TestConnectorSessionIsRenewed(t *testing.T) {
 		told.next(t, tunnel.Reconnected)
 		comesBack(t, kept, "still there")
 	}
-	until(t, "the sessions that are not needed have ended", func() bool { return tunnel.Sessions(d) == 2 })
+	poll.Until(t, "the sessions that are not needed have ended", func() bool { return tunnel.Sessions(d) == 2 })
 	kept.Close()
-	until(t, "the first session has ended, too", func() bool { return tunnel.Sessions(d) == 1 })
+	poll.Until(t, "the first session has ended, too", func() bool { return tunnel.Sessions(d) == 1 })
 	comesBack(t, mustDial(t, d, "db"), "and it goes on")
 }
 
@@ -279,7 +280,7 @@ func TestConnectorCap(t *testing.T) {
 	for _, c := range open {
 		c.Close()
 	}
-	until(t, "there is room again", func() bool {
+	poll.Until(t, "there is room again", func() bool {
 		c, err := tryDial(d, "db")
 		if err == nil {
 			c.Close()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -231,7 +232,7 @@ func TestConnectorManyAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	until(t, "all are counted out", func() bool { return d.Active() == 0 })
+	poll.Until(t, "all are counted out", func() bool { return d.Active() == 0 })
 }
 
 // As http.Transport has it.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/internal/transport"
 	"github.com/revtun/tunnel/pkg/mux"
@@ -137,7 +138,7 @@ func TestFlippedClient(t *testing.T) {
 	})
 	neighbour.none(t)
 	// What the flipped ones claimed was given back, or is free to whoever comes.
-	until(t, "the name is free", func() bool {
+	poll.Until(t, "the name is free", func() bool {
 		l, err := (&tunnel.Client{Server: n.url()}).Listen(t.Context(), tunnel.Options{Name: "demo"})
 		if err == nil {
 			l.Close()

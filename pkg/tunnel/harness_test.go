@@ -131,16 +131,6 @@ func wait[T any](t *testing.T, what string, c <-chan T) T {
 	}
 }
 
-// until waits for what nobody tells.
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v until %s", patience, what)
-		}
-	}
-}
-
 // finish fails the test where f takes too long.
 func finish(t *testing.T, what string, f func()) {
 	t.Helper()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/capsule"
 	"github.com/revtun/tunnel/internal/forward"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -227,6 +228,7 @@ func TestPacketConnDeadline(t *testing.T) {
 func TestPacketConnDrops(t *testing.T) {
 	c := mustDialUDP(t, privateUDP(t), "dns")
 	asks(t, c, "=begin")
+	// At a pace that lets a flood come before the next: what comes after all is read is held, too.
 	for end := time.Now().Add(patience); c.Dropped() == 0; time.Sleep(10 * time.Millisecond) {
 		io.WriteString(c, "flood 100")
 		if time.Now().After(end) {
@@ -355,7 +357,7 @@ func TestDialCapsules(t *testing.T) {
 	}
 	drained := make(chan error, 1)
 	go func() { drained <- d.Drain(context.Background()) }()
-	until(t, "Drain takes nothing new", func() bool {
+	poll.Until(t, "Drain takes nothing new", func() bool {
 		other, err := tryDialUDP(d, "dns")
 		if err == nil {
 			other.Close()
@@ -392,7 +394,7 @@ func TestPacketConnResolves(t *testing.T) {
 	if got, err := r.LookupIP(ctx, "ip4", "db.internal.example."); err != nil || len(got) != 1 || got[0].String() != "192.0.2.1" {
 		t.Errorf("it resolves to %v, %v", got, err)
 	}
-	until(t, "the resolver's connections are closed", func() bool { return d.Active() == 0 })
+	poll.Until(t, "the resolver's connections are closed", func() bool { return d.Active() == 0 })
 }
 
 // answerDNS answers each question with 192.0.2.1.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -60,7 +61,7 @@ func TestPTTHRetries(t *testing.T) {
 		served <- c.Serve(t.Context(), tunnel.Options{Origin: "https://app.test", Retry: true}, hello)
 	}()
 	told.next(t, tunnel.Ready)
-	until(t, "it has asked for another connection", func() bool { return len(p.requests()) == 4 })
+	poll.Until(t, "it has asked for another connection", func() bool { return len(p.requests()) == 4 })
 	p.conn(t, "h2", 1).raw.Close()
 	told.next(t, tunnel.Disconnected)
 	e := told.next(t, tunnel.Closed)
@@ -132,12 +133,12 @@ func TestPTTHOwnServer(t *testing.T) {
 			t.Errorf("ready is %+v", e)
 		}
 		// The server has granted the origin, and may be about to use it.
-		until(t, "a visitor gets through", func() bool {
+		poll.Until(t, "a visitor gets through", func() bool {
 			status, body := n.get(t, b.Name(), "/x")
 			return status == 200 && strings.HasPrefix(body, "GET "+b.Name()+".localhost")
 		})
 		// The spare connection may not be there yet.
-		until(t, "an upgrade gets through", func() bool { return upgraded(t, n, b.Name()) })
+		poll.Until(t, "an upgrade gets through", func() bool { return upgraded(t, n, b.Name()) })
 		finish(t, "Close", func() { b.Close() })
 	}
 }

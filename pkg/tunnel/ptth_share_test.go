@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -31,7 +32,7 @@ func TestPTTHShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	until(t, "an upgrade gets through", func() bool { return upgraded(t, n, "demo") })
+	poll.Until(t, "an upgrade gets through", func() bool { return upgraded(t, n, "demo") })
 	res, _, err := do(n.request(t, "GET", "demo", "/x", nil))
 	if err != nil || res.Header.Get("X-Robots-Tag") == "" {
 		t.Errorf("%v, %v", res, err)

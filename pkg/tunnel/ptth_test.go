@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -379,7 +381,7 @@ func TestPTTHAlone(t *testing.T) {
 			}
 			defer b.Close()
 			told.next(t, tunnel.Ready)
-			until(t, "the log tells", func() bool { return strings.Contains(log.String(), "the proxy takes no") })
+			poll.Until(t, "the log tells", func() bool { return strings.Contains(log.String(), "the proxy takes no") })
 			for range 3 {
 				if _, body, err := p.conn(t, alpn, 1).get(ask(t, "GET", "/", nil)); err != nil || body != "hello" {
 					t.Errorf("%q, %v", body, err)
@@ -475,7 +477,7 @@ func TestPTTHDrains(t *testing.T) {
 			go func() { served <- c.Serve(ctx, tunnel.Options{Origin: "http://app.test"}, h) }()
 			told.next(t, tunnel.Ready)
 			first, conn := p.conn(t, alpn[0], 1), p.conn(t, alpn[len(alpn)-1], 1)
-			until(t, "the connection is served", func() bool { return first.alpn != "h2" || first.Available() > 1 })
+			poll.Until(t, "the connection is served", func() bool { return first.alpn != "h2" || first.Available() > 1 })
 			res, err := conn.RoundTrip(ask(t, "GET", "/a", nil))
 			if err != nil {
 				t.Fatal(err)
@@ -485,10 +487,10 @@ func TestPTTHDrains(t *testing.T) {
 			cancel()
 			told.next(t, tunnel.Draining)
 			if first.alpn == "h2" {
-				until(t, "GOAWAY has come", func() bool { return first.Err() != nil || first.Available() == 0 })
+				poll.Until(t, "GOAWAY has come", func() bool { return first.Err() != nil || first.Available() == 0 })
 			}
 			if conn != first {
-				until(t, "that of HTTP/2 has ended", func() bool { return first.Err() != nil })
+				poll.Until(t, "that of HTTP/2 has ended", func() bool { return first.Err() != nil })
 			}
 			select {
 			case err := <-served:
@@ -509,25 +511,14 @@ func TestPTTHDrains(t *testing.T) {
 
 // A proxy that never began to speak does not hold up the end.
 func TestPTTHDrainsSilence(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer conn.Close()
-			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n")
-			}
+	addr := listener.TCP(t, func(conn net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ptth\r\nALPN: h2\r\n\r\n")
+			<-t.Context().Done()
 		}
-	}()
+	})
 	told := newEvents()
-	c := &tunnel.Client{Server: "http://" + l.Addr().String(), Transport: tunnel.PTTH, Events: told.tell}
+	c := &tunnel.Client{Server: "http://" + addr, Transport: tunnel.PTTH, Events: told.tell}
 	b, err := c.Attach(t.Context(), tunnel.Options{Origin: "https://app.test"}, hello)
 	if err != nil {
 		t.Fatal(err)

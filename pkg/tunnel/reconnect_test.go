@@ -13,6 +13,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/registry"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/mux"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -59,7 +60,7 @@ func TestParkedRequest(t *testing.T) {
 	r.lead("")
 	r.cut()
 	told.next(t, tunnel.Disconnected)
-	until(t, "the server has noticed", func() bool {
+	poll.Until(t, "the server has noticed", func() bool {
 		_, err := names.Lookup(t.Context(), "demo")
 		return errors.As(err, new(*registry.OfflineError))
 	})

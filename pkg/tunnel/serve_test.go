@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/proxy"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -80,7 +81,7 @@ func TestServeDrains(t *testing.T) {
 			if draining := s.told.next(t, tunnel.Draining); draining.Err != nil {
 				t.Errorf("draining because of %v", draining.Err)
 			}
-			until(t, "the name is given back", func() bool {
+			poll.Until(t, "the name is given back", func() bool {
 				status, _ := s.n.get(t, "demo", "/")
 				return status == 404
 			})

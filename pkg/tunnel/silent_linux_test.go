@@ -8,27 +8,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/revtun/tunnel/internal/rig/listener"
 )
 
 // Each connection to a proxy has a keep-alive that finds out within
 // 45 s that the other end has gone: HTTP/1.1 has no PING (R8).
 func TestPTTHKeepAlive(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go grant(conn, true, new(atomic.Bool))
-		}
-	}()
+	addr := listener.TCP(t, func(conn net.Conn) { grant(conn, true, new(atomic.Bool)) })
 	dialled := make(chan *net.TCPConn, 10)
-	c := &Client{Server: "http://" + l.Addr().String(), Transport: PTTH}
+	c := &Client{Server: "http://" + addr, Transport: PTTH}
 	c.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {

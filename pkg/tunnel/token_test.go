@@ -11,6 +11,7 @@ import (
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
@@ -56,7 +57,7 @@ func TestTokenSource(t *testing.T) {
 			before, mistakes := given.Load(), failed.Load()
 			r.cut()
 			told.next(t, tunnel.Disconnected)
-			until(t, "the source is asked again", func() bool { return failed.Load() >= mistakes+2 })
+			poll.Until(t, "the source is asked again", func() bool { return failed.Load() >= mistakes+2 })
 			broken.Store(false)
 			told.next(t, tunnel.Reconnected)
 			if given.Load() == before {

@@ -43,6 +43,8 @@ const (
 	over
 )
 
+var errNoAnswer = errors.New("no answer in time")
+
 // run makes the load. An answer that is not the app's fails the whole load.
 func (l *load) run() (*loadResult, error) {
 	var phase atomic.Int32
@@ -72,7 +74,7 @@ func (l *load) run() (*loadResult, error) {
 		r.latency.merge(h)
 	}
 	if r.latency.total == 0 {
-		return nil, errors.New("no answer in time")
+		return nil, errNoAnswer
 	}
 	return r, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,15 +19,26 @@ func serveTest(t *testing.T, h http.Handler) string {
 	return s.Listener.Addr().String()
 }
 
+// measured is what l gets, and measures for longer where a busy machine answers nothing in time.
+func measured(l *load) (*loadResult, error) {
+	for {
+		got, err := l.run()
+		if !errors.Is(err, errNoAnswer) || l.measure > patience {
+			return got, err
+		}
+		l.measure *= 4
+	}
+}
+
 func TestLoadCountsAnswers(t *testing.T) {
 	addr := serveTest(t, rig.NewPlainApp())
 	marks := 0
 	l := &load{addr: addr, host: addr, conns: 3, measure: 10 * time.Millisecond, mark: func() { marks++ }}
-	got, err := l.run()
+	got, err := measured(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.latency.total == 0 || got.elapsed < l.measure || marks != 2 {
+	if got.latency.total == 0 || got.elapsed < l.measure || marks < 2 || marks%2 != 0 { // two for each run
 		t.Errorf("%d answers in %v, %d marks", got.latency.total, got.elapsed, marks)
 	}
 }

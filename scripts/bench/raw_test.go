@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/listener"
 )
 
 func freePort(t *testing.T) string {
@@ -48,7 +51,7 @@ func TestRawExchanges(t *testing.T) {
 		"new": {conns: 2, measure: 10 * time.Millisecond,
 			dial: func(deadline time.Time) (caller, error) { return anew{dial, deadline}, nil }},
 	} {
-		got, err := l.run()
+		got, err := measured(l)
 		if err != nil || got.latency.total == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -66,25 +69,12 @@ func TestRawExchanges(t *testing.T) {
 }
 
 func TestRawVisitorsNoticeWhatIsMissing(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = c.Read(make([]byte, 9))
-				_, _ = c.Write(make([]byte, pingSize)) // never what was sent, and too little
-				c.(*net.TCPConn).CloseWrite()
-			}()
-		}
-	}()
-	addr := l.Addr().String()
+	addr := listener.TCP(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 9))
+		_, _ = c.Write(make([]byte, pingSize)) // never what was sent, and too little
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c) // or closing it would reset it
+	})
 	p, err := dialPinger(addr, time.Now().Add(patience))
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +207,7 @@ func TestLoadBeginsWhenAllAreConnected(t *testing.T) {
 		}
 		return dialPinger(app, deadline)
 	}
-	if _, err := l.run(); err != nil {
+	if _, err := l.run(); err != nil && !errors.Is(err, errNoAnswer) { // here it is no matter
 		t.Fatal(err)
 	}
 	if !<-marked {

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 const rolePretend = "role-pretend"
@@ -60,13 +60,7 @@ func pretender(t *testing.T, what string) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.close)
-	deadline := time.Now().Add(rig.Patience)
-	for l.server.Printed("ready") != nil && !l.server.Exited() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%q: nothing came of it", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	poll.Until(t, what+" is ready, or has ended", func() bool { return l.server.Printed("ready") == nil || l.server.Exited() })
 	return l
 }
 

@@ -2,9 +2,9 @@ package main
 
 import (
 	"testing"
-	"time"
 
 	"github.com/revtun/tunnel/internal/rig"
+	"github.com/revtun/tunnel/internal/rig/poll"
 )
 
 // A flood that did not take place, or hardly, is an error: it would have tried nothing.
@@ -19,11 +19,7 @@ func TestFloodSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(rig.Patience); p.Printed("ready") != nil; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: it is not ready", script)
-			}
-		}
+		poll.Until(t, script+" is ready", func() bool { return p.Printed("ready") == nil })
 		if got, err := floodSent(p); got != want || (err == nil) != (want > 0) {
 			t.Errorf("%s: %d frames, %v", script, got, err)
 		}
