@@ -216,21 +216,18 @@ func echoMessages(w http.ResponseWriter, r *http.Request) {
 
 // all makes them. The last finds the local app gone.
 func (v *visits) all(t *testing.T) {
-	post := func(path, kind, body string) {
-		v.ask(t, "POST "+path, fmt.Sprintf("Content-Type: %s\r\nContent-Length: %d\r\n", kind, len(body)), body)
-	}
 	v.ask(t, "GET /?q=a+b&q=%FF&=&x", "Authorization: hush\r\nX-Latin: \xe4\r\nX-Empty:\r\n", "")
-	post("/form", "application/x-www-form-urlencoded", "a=1&b=%C3%A4&a=2")
-	post("/files", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n\x00\xff\r\n--x--\r\n")
-	post("/json", "application/json", `{"n":12345678901234567890,"s":"\u0000 </script>"}`)
-	post("/bytes", "application/octet-stream", "\x00\x01\xfe\xff")
+	v.post(t, "/form", "application/x-www-form-urlencoded", "a=1&b=%C3%A4&a=2")
+	v.post(t, "/files", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n\x00\xff\r\n--x--\r\n")
+	v.post(t, "/json", "application/json", `{"n":12345678901234567890,"s":"\u0000 </script>"}`)
+	v.post(t, "/bytes", "application/octet-stream", "\x00\x01\xfe\xff")
 	v.ask(t, "PUT /chunked", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n") // of no type
 	v.ask(t, "POST /coded", "Content-Type: text/plain\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n", "none")
 	v.ask(t, "GET /moved", "Cookie: a=hush; b; c=\"d\"\r\nCookie: e=f\r\n", "")
 	v.ask(t, "GET /image", "", "")
 	v.ask(t, "GET /coded", "Accept-Encoding: gzip\r\n", "")
 	v.ask(t, "GET /large", "", "")
-	post("/upload", "text/plain; charset=utf-8", strings.Repeat("ä€", keptBody))
+	v.post(t, "/upload", "text/plain; charset=utf-8", strings.Repeat("ä€", keptBody))
 	v.ask(t, "GET /unchanged", "If-None-Match: \"1\"\r\n", "")
 	v.ask(t, "HEAD /", "", "")
 	v.ask(t, "OPTIONS *", "", "")
@@ -243,6 +240,11 @@ func (v *visits) all(t *testing.T) {
 	v.local.Close()
 	v.ask(t, "GET /nobody", "", "")
 	v.ask(t, "POST /nobody", "Content-Length: 5\r\n", "hello")
+}
+
+func (v *visits) post(t *testing.T, path, kind, body string) {
+	t.Helper()
+	v.ask(t, "POST "+path, fmt.Sprintf("Content-Type: %s\r\nContent-Length: %d\r\n", kind, len(body)), body)
 }
 
 // ask makes a request and waits until it is recorded.

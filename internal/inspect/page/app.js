@@ -83,7 +83,11 @@ const follow = () => {
       anew = session; // what the list has is sent once more, or is another process's
       waiting.clear();
     },
-    broke: () => byId("connection").textContent = "not connected: has the tunnel ended?",
+    broke: () => {
+      const text = "not connected: has the tunnel ended?"; // which is said once, and tried again and again
+      if (byId("connection").textContent !== text) say(text);
+      byId("connection").textContent = text;
+    },
     changed: (change) => {
       oldest = change.oldest;
       for (const r of change.requests) waiting.set(r.id, r);
