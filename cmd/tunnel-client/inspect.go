@@ -156,8 +156,8 @@ func (s *starter) inspect(specs []*spec) {
 		return
 	case s.inspector == nil:
 		s.inspector = &inspector{store: &inspect.Store{MaxBody: now.maxBody}}
-	case now.maxBody != was.maxBody:
-		s.log.Warn("inspect_body stays what it was until tunnel-client start is run anew")
+	case now.maxBody != was.maxBody && now.maxBody != s.inspector.store.MaxBody:
+		s.log.Warn("inspect_body stays what it was until tunnel-client start is run anew", "bytes", s.inspector.store.MaxBody)
 	}
 	if now.addr == was.addr && s.inspector.server != nil {
 		return

@@ -130,6 +130,36 @@ func TestStartInspectorReload(t *testing.T) {
 	c.none("")
 }
 
+// TestStartInspectorBody: who changes inspect_body is told that it waits, and who changes it
+// back, or something else, is not.
+func TestStartInspectorBody(t *testing.T) {
+	home(t)
+	base := startServer(t, server.Config{})
+	config := func(body, target string) string {
+		return fmt.Sprintf("server: %s\ninspect: 127.0.0.1:0\n%s\nendpoints: {web: {target: %q}}\n", base, body, target)
+	}
+	app, other := says(t, "hello"), says(t, "other")
+	c := startConfig(t, config("inspect_body: 1MiB", app))
+	c.of("web", "ready")
+	applied := 0
+	for _, step := range []struct {
+		body, target string
+		warned       int // so often so far
+	}{
+		{"inspect_body: 2MiB", app, 1}, {"inspect_body: 2MiB", other, 1}, {"inspect_body: 1MiB", other, 1},
+		{"inspect_body: 3MiB", other, 2}, {"", other, 2}, // 1MiB by default
+		{"inspect_body: 2MiB", other, 3},
+	} {
+		applied++
+		writeConfig(t, config(step.body, step.target))
+		c.signal(syscall.SIGHUP)
+		eventually(t, "the configuration is applied", func() bool { return strings.Count(c.stderr.String(), "endpoints=1") == applied })
+		if n := strings.Count(c.stderr.String(), "inspect_body stays what it was"); n != step.warned {
+			t.Errorf("after %q there are %d warnings, want %d:\n%s", step.body, n, step.warned, c.stderr.String())
+		}
+	}
+}
+
 // TestStartInspectorMended: an address that cannot be had ends nothing, and is mended while
 // the endpoints go on.
 func TestStartInspectorMended(t *testing.T) {

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -31,10 +32,14 @@ func send(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v) // who has gone needs nothing
 }
 
-// session tells the token, which other origins cannot read.
-func (s *Server) session(w http.ResponseWriter, r *http.Request) {
-	send(w, http.StatusOK, map[string]any{"token": s.token, "mask": Mask, "body_limit": s.store.maxBody()})
+// session is what the page has to know, with the token, which other origins cannot read.
+type session struct {
+	Token     string `json:"token"`
+	Mask      string `json:"mask"`
+	BodyLimit int    `json:"body_limit"` // in bytes
 }
+
+func (s *Server) about() session { return session{s.token, Mask, s.store.maxBody()} }
 
 // Requests is the answer to GET /api/requests.
 type Requests struct {
@@ -109,13 +114,17 @@ type change struct {
 	Oldest   int64     `json:"oldest"`   // those before it are gone
 }
 
-// live is a stream of server-sent events: first all requests, then each change.
+// live is a stream of server-sent events: first the session and all requests, then each change.
 func (s *Server) live(w http.ResponseWriter, r *http.Request) {
 	watcher, stop := s.store.watch()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(liveWrite))
-	w.Write([]byte("event: begin\ndata: {}\n\n"))
+	begun, err := json.Marshal(s.about())
+	if err != nil {
+		panic(err) // it has nothing that JSON lacks
+	}
+	fmt.Fprintf(w, "event: begin\ndata: %s\n\n", begun)
 	for {
 		select {
 		case <-watcher.wake:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -115,6 +116,13 @@ func openTab(t *testing.T, devtools, url string) *tab {
 	})
 	b.await(`document.querySelector("#connection").textContent === "live"`)
 	return b
+}
+
+// forgive takes back what went wrong and has text in it.
+func (b *tab) forgive(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wrong = slices.DeleteFunc(b.wrong, func(one string) bool { return strings.Contains(one, text) })
 }
 
 // is evaluates an expression of JavaScript.

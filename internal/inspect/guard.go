@@ -9,7 +9,8 @@ import (
 )
 
 // HeaderToken carries the token of a [Server] with each request that changes something
-// or asks for secrets.
+// or asks for secrets. With any other it says which Server's ids it has, and another one
+// refuses it.
 const HeaderToken = "Inspect-Token"
 
 // policy is for the page: nothing comes from elsewhere, nothing is run but its own
@@ -36,6 +37,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, "the inspector is not called "+r.Host+": use "+s.URL())
 		case foreign(r):
 			refuse(w, http.StatusForbidden, "the request is another page's")
+		case r.Header.Get(HeaderToken) != "" && !s.hasToken(r):
+			refuse(w, http.StatusForbidden, "the client was started anew since, and what it had is gone: GET /api/session has the "+HeaderToken+" of now")
 		case r.Method != http.MethodGet && r.Method != http.MethodHead && !s.hasToken(r):
 			refuse(w, http.StatusForbidden, "the request lacks the "+HeaderToken+" of GET /api/session")
 		default:

@@ -3,8 +3,10 @@ package inspect
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +37,11 @@ type harEntry struct {
 	Timings  harTimings   `json:"timings"`
 	Comment  string       `json:"comment,omitempty"`
 	Endpoint string       `json:"_endpoint,omitempty"`
+	Kind     string       `json:"_kind,omitempty"`              // "": http
+	Cut      bool         `json:"_cut,omitempty"`               // there is no whole answer
 	Messages []harMessage `json:"_webSocketMessages,omitempty"` // as Chromium has them
+	Events   []harEvent   `json:"_events,omitempty"`
+	Dropped  int          `json:"_messagesDropped,omitempty"` // older ones
 }
 
 type harRequest struct {
@@ -46,6 +52,7 @@ type harRequest struct {
 	Headers     []Field  `json:"headers"`
 	QueryString []Field  `json:"queryString"`
 	PostData    *harPost `json:"postData,omitempty"`
+	Target      string   `json:"_target,omitempty"` // as it was sent, where URL cannot have it
 	HeadersSize int      `json:"headersSize"`
 	BodySize    int64    `json:"bodySize"`
 }
@@ -55,6 +62,7 @@ type harPost struct {
 	Text     string `json:"text"`
 	Encoding string `json:"_encoding,omitempty"` // base64
 	Coded    bool   `json:"_coded,omitempty"`    // the content coding is still on
+	Cut      bool   `json:"_cut,omitempty"`      // there was more
 	Comment  string `json:"comment,omitempty"`
 }
 
@@ -76,6 +84,7 @@ type harContent struct {
 	Text     string `json:"text,omitempty"`
 	Encoding string `json:"encoding,omitempty"`
 	Coded    bool   `json:"_coded,omitempty"` // the content coding is still on
+	Cut      bool   `json:"_cut,omitempty"`   // there was more
 	Comment  string `json:"comment,omitempty"`
 }
 
@@ -89,7 +98,15 @@ type harMessage struct {
 	Type   string  `json:"type"` // send: by the visitor
 	Time   float64 `json:"time"` // seconds since 1970
 	Opcode int     `json:"opcode"`
-	Data   string  `json:"data"` // base64 where it is no text
+	Data   string  `json:"data"` // base64 where Opcode says binary
+	// Encoding is base64 where Opcode says otherwise and it is no text all the same.
+	Encoding string `json:"_encoding,omitempty"`
+}
+
+// harEvent is one of a stream of server-sent events.
+type harEvent struct {
+	Time float64 `json:"time"` // seconds since 1970
+	Data string  `json:"data"` // its lines
 }
 
 // maxExported bounds what all of one export is decoded to, in bytes.
@@ -144,15 +161,16 @@ func (s *Server) exportHAR(w http.ResponseWriter, r *http.Request) {
 }
 
 func newEntry(r Request) harEntry {
-	e := harEntry{Started: r.Started, Time: r.Timing.Total, Endpoint: r.Endpoint}
+	e := harEntry{Started: r.Started, Time: r.Timing.Total, Endpoint: r.Endpoint, Cut: r.State != string(done), Dropped: r.MessagesDropped}
 	e.Timings = harTimings{Send: 0, Wait: min(r.Timing.Wait, e.Time)}
 	e.Timings.Receive = e.Time - e.Timings.Wait
 	e.Request = harRequest{
-		Method: r.Method, URL: r.URL, HTTPVersion: r.Protocol, Cookies: plain(r.Request.Cookies), Headers: plain(r.Request.Headers),
+		Method: r.Method, HTTPVersion: r.Protocol, Cookies: plain(r.Request.Cookies), Headers: plain(r.Request.Headers),
 		QueryString: r.Query, HeadersSize: -1, BodySize: r.RequestBytes,
 	}
-	if b := r.Request.Body; b.Size > 0 {
-		e.Request.PostData = &harPost{MimeType: b.Type, Text: b.Text, Coded: b.coded, Comment: b.Error}
+	e.Request.URL, e.Request.Target = harURL(r)
+	if b := r.Request.Body; b.Text != "" || b.Base64 != "" {
+		e.Request.PostData = &harPost{MimeType: b.Type, Text: b.Text, Coded: b.coded, Cut: b.Cut, Comment: b.Error}
 		if b.Base64 != "" {
 			e.Request.PostData.Text, e.Request.PostData.Encoding = b.Base64, "base64"
 		}
@@ -161,7 +179,7 @@ func newEntry(r Request) harEntry {
 	e.Response = harResponse{
 		Status: r.Status, StatusText: http.StatusText(r.Status), HTTPVersion: "HTTP/1.1", Cookies: plain(r.Response.Cookies), Headers: plain(r.Response.Headers),
 		RedirectURL: valueOf(r.Response.Headers, "Location"), HeadersSize: -1, BodySize: r.ResponseBytes,
-		Content: harContent{Size: int64(len(b.Text)), MimeType: b.Type, Text: b.Text, Coded: b.coded, Comment: b.Error},
+		Content: harContent{Size: int64(len(b.Text)), MimeType: b.Type, Text: b.Text, Coded: b.coded, Cut: b.Cut, Comment: b.Error},
 	}
 	if b.Base64 != "" {
 		e.Response.Content.Text, e.Response.Content.Encoding = b.Base64, "base64"
@@ -170,11 +188,44 @@ func newEntry(r Request) harEntry {
 	if b.Cut || r.Request.Body.Cut {
 		e.Comment = "only the beginning of a body was kept"
 	}
-	if r.Kind == "websocket" {
+	switch e.Kind = r.Kind; r.Kind {
+	case "http":
+		e.Kind = ""
+	case "websocket":
 		e.Messages = newMessages(r.Messages)
+	case "events":
+		for _, m := range r.Messages {
+			e.Events = append(e.Events, harEvent{secondsOf(m.At), m.Text})
+		}
 	}
 	return e
 }
+
+// harURL is the URL with what RFC 3986 does not allow in a path or query encoded, and the
+// request's target where that is not in it as it was.
+func harURL(r Request) (uri, target string) {
+	const plain = "-._~!$&'()*+,;=:@/?"
+	origin, ok := strings.CutSuffix(r.URL, r.Path)
+	if !ok { // that of OPTIONS *
+		return r.URL, r.Path
+	}
+	var b strings.Builder
+	for i := range len(r.Path) {
+		c := r.Path[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9'
+		if _, bad := url.PathUnescape(r.Path[i:min(i+3, len(r.Path))]); letter || strings.IndexByte(plain, c) >= 0 || c == '%' && bad == nil {
+			b.WriteByte(c)
+			continue
+		}
+		fmt.Fprintf(&b, "%%%02X", c)
+	}
+	if b.String() != r.Path {
+		target = r.Path
+	}
+	return origin + b.String(), target
+}
+
+func secondsOf(at time.Time) float64 { return float64(at.UnixMicro()) / 1e6 }
 
 // plain is fields without what a HAR has no word for.
 func plain(fields []Field) []Field {
@@ -188,7 +239,7 @@ func plain(fields []Field) []Field {
 func newMessages(messages []Message) []harMessage {
 	all := make([]harMessage, 0, len(messages))
 	for _, m := range messages {
-		h := harMessage{Type: "receive", Time: float64(m.At.UnixMicro()) / 1e6, Data: m.Text}
+		h := harMessage{Type: "receive", Time: secondsOf(m.At), Data: m.Text}
 		if m.From == "visitor" {
 			h.Type = "send"
 		}
@@ -197,8 +248,14 @@ func newMessages(messages []Message) []harMessage {
 				h.Opcode = int(opcode)
 			}
 		}
-		if m.Base64 != "" {
+		switch {
+		case h.Opcode == opBinary && m.Base64 == "":
+			h.Data = base64.StdEncoding.EncodeToString([]byte(m.Text))
+		case m.Base64 != "":
 			h.Data = m.Base64
+			if h.Opcode != opBinary {
+				h.Encoding = "base64"
+			}
 		}
 		all = append(all, h)
 	}

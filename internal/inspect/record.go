@@ -38,6 +38,7 @@ type record struct {
 	store    *Store
 	endpoint string // under which it came; "": it has no name
 	imported bool
+	kind     string // of an import; "": that is seen otherwise
 	id       int64
 	original int64 // id of the one that it replays; 0: none
 
@@ -79,6 +80,7 @@ type interim struct {
 type body struct {
 	kept []byte
 	size int64 // of all that passed
+	more bool  // than was kept did
 }
 
 func newRecord(r *http.Request, now time.Time) *record {
@@ -165,6 +167,7 @@ func (rec *record) grow(n int64) {
 func (rec *record) keep(b *body, p []byte) {
 	b.size += int64(len(p))
 	room := rec.store.maxBody() - len(b.kept)
+	b.more = b.more || len(p) > room
 	if room <= 0 || rec.forgotten {
 		return
 	}

@@ -223,7 +223,7 @@ func (e Edit) content(was body) ([]byte, error) {
 		return b, nil
 	case e.Body != nil:
 		return []byte(*e.Body), nil
-	case int64(len(was.kept)) < was.size:
+	case was.more:
 		return nil, fmt.Errorf("only %d of the body's %d bytes were kept: start the tunnel with a larger --inspect-body, or give a body", len(was.kept), was.size)
 	}
 	return bytes.Clone(was.kept), nil

@@ -91,7 +91,7 @@ func (s *Server) routes() http.Handler {
 	}
 	m := http.NewServeMux()
 	m.Handle("GET /", typed(http.FileServerFS(files)))
-	m.HandleFunc("GET /api/session", s.session)
+	m.HandleFunc("GET /api/session", func(w http.ResponseWriter, r *http.Request) { send(w, http.StatusOK, s.about()) })
 	m.HandleFunc("GET /api/requests", s.list)
 	m.HandleFunc("DELETE /api/requests", s.clear)
 	m.HandleFunc("GET /api/requests/{id}", s.detail)

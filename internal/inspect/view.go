@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -130,9 +129,11 @@ func (rec *record) summaryLocked() Summary {
 		}
 	}
 	switch {
+	case rec.kind != "":
+		s.Kind = rec.kind
 	case rec.switched != nil && !rec.switched.websocket:
 		s.Kind = "upgrade"
-	case rec.switched != nil, rec.imported && rec.status == http.StatusSwitchingProtocols:
+	case rec.switched != nil:
 		s.Kind = "websocket"
 	case rec.events != nil:
 		s.Kind = "events"
@@ -146,8 +147,11 @@ func (rec *record) summaryLocked() Summary {
 
 // url is what the visitor asked for. rec.mu is held.
 func (rec *record) url() string {
-	if strings.HasPrefix(rec.target, "/") {
+	switch {
+	case strings.HasPrefix(rec.target, "/"):
 		return rec.public + rec.target
+	case rec.target == "*": // RFC 9112, section 3.3
+		return rec.public
 	}
 	return rec.target
 }
@@ -180,9 +184,6 @@ func (rec *record) showWithin(reveal bool, after int, left *int64) Request {
 	s.Query = queryOf(s.Path)
 	s.Request.fill(header, "Cookie", asked, reveal, left)
 	s.Response.fill(answer, "Set-Cookie", answered, reveal, left)
-	if s.Kind == "websocket" || s.Kind == "upgrade" {
-		s.Request.Body.Cut, s.Response.Body.Cut = false, false // what passed was no body
-	}
 	for side := range inflaters {
 		rec.catchUp(side, &inflaters[side], left)
 	}
@@ -252,7 +253,7 @@ func cookiesOf(header []Field, name string, reveal bool) []Field {
 }
 
 func showBody(b body, kind, coding string, left *int64) Body {
-	s := Body{Type: kind, Size: b.size, Cut: int64(len(b.kept)) < b.size}
+	s := Body{Type: kind, Size: b.size, Cut: b.more}
 	text, err := decodeWithin(b.kept, coding, left)
 	switch {
 	case len(b.kept) == 0:

@@ -40,7 +40,7 @@ func pictures() []picture {
 			{failed, hasFailed},
 			{`document.querySelector("#do-edit").click();
 			  const body = document.querySelector("[name=body]"); body.value = body.value.replace("USD", "EUR");
-			  document.querySelector("#send").click()`, `document.querySelector(".compared .differs")`},
+			  document.querySelector("#send").click()`, `document.querySelector(".compared mark")`},
 			{`document.querySelector("#said").textContent = ""`, `true`},
 		}},
 		{name: "websocket", width: 1200, height: 560, steps: []step{

@@ -1,10 +1,13 @@
 // The API of docs/inspector.md.
 
-let session;
+let session = {};
 
-export async function begin() {
-  session = await (await fetch("api/session")).json();
-  return session;
+// adopt takes what a live stream began with for the calls to come, and says whether another
+// process has told it than before.
+export function adopt(begun) {
+  const another = session.token !== begun.token;
+  session = begun;
+  return another;
 }
 
 export const mask = () => session.mask;
@@ -40,10 +43,11 @@ export async function load(file) {
   return (await (await call("har", { method: "POST", body: file })).json()).ids;
 }
 
-// live calls changed with each batch of requests, again and again with all after a break.
+// live calls changed with each batch of requests, again and again with all after a break, and
+// before that began with the session.
 export function live({ began, changed, broke }) {
   const source = new EventSource("api/live");
-  source.addEventListener("begin", began);
+  source.addEventListener("begin", (e) => began(JSON.parse(e.data)));
   source.addEventListener("message", (e) => changed(JSON.parse(e.data)));
   source.addEventListener("error", broke);
 }

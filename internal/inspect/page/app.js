@@ -75,15 +75,19 @@ function meet() {
 }
 
 // Live. While it is paused nothing moves, and what comes waits.
-let paused = false, waiting = new Map(), oldest = 0, anew = false;
+let paused = false, waiting = new Map(), oldest = 0, anew = null;
 const follow = () => {
   api.live({
-    began: () => {
+    began: (session) => {
       byId("connection").textContent = "live";
-      anew = true; // what the list has is sent once more, or is another process's
+      anew = session; // what the list has is sent once more, or is another process's
       waiting.clear();
     },
-    broke: () => byId("connection").textContent = "not connected: has the tunnel ended?",
+    broke: () => {
+      const text = "not connected: has the tunnel ended?"; // which is said once, and tried again and again
+      if (byId("connection").textContent !== text) say(text);
+      byId("connection").textContent = text;
+    },
     changed: (change) => {
       oldest = change.oldest;
       for (const r of change.requests) waiting.set(r.id, r);
@@ -96,13 +100,23 @@ const follow = () => {
 function apply() {
   const requests = [...waiting.values()];
   waiting.clear();
-  if (anew) list.begin();
-  anew = false;
+  if (anew) begin(anew);
+  anew = null;
   list.change(requests, oldest);
   meet();
   const current = requests.find((r) => r.id === detail.id);
   if (current) detail.changed(current);
   if (matching && requests.length) search();
+}
+
+// begin forgets what was told. Where it was another process, its ids mean nothing any more: until
+// then they go with its token, which the one of now refuses.
+function begin(session) {
+  list.begin();
+  if (!api.adopt(session)) return;
+  list.chosenId = 0;
+  if (detail.id) detail.gone("The client was started anew. Choose a request to see it.");
+  if (matching) matching = new Set();
 }
 
 function pause() {
@@ -163,5 +177,4 @@ document.addEventListener("keydown", (e) => {
   }
 });
 
-await api.begin();
 follow();

@@ -42,7 +42,7 @@ function waysOf(body) {
 }
 
 export function text(s) {
-  const pre = el("pre", { tabindex: 0 }, s.slice(0, maxText));
+  const pre = el("pre", { tabindex: 0, role: "group", "aria-label": "Text" }, s.slice(0, maxText));
   if (s.length > maxText) pre.append(`\n… ${s.length - maxText} more characters`);
   return pre;
 }
@@ -53,6 +53,7 @@ function image(body, type) {
 }
 
 export function table(fields, heads = ["Name", "Value"]) {
+  if (fields.length === 0) return el("p", { class: "quiet" }, "none");
   return el("table", {},
     el("thead", {}, el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)))),
     el("tbody", {}, ...fields.map((f) => el("tr", {}, el("th", { scope: "row", class: "name" }, f.name), el("td", {}, f.value)))));
@@ -85,7 +86,7 @@ function hex(bytes) {
     lines.push(`${at.toString(16).padStart(8, "0")}  ${codes}  ${Array.from(row, (b) => b >= 32 && b < 127 ? String.fromCharCode(b) : ".").join("")}`);
   }
   if (bytes.length > maxHex) lines.push(`… ${bytes.length - maxHex} more bytes`);
-  return el("pre", { tabindex: 0 }, lines.join("\n"));
+  return el("pre", { tabindex: 0, role: "group", "aria-label": "Bytes" }, lines.join("\n"));
 }
 
 // parse keeps numbers as they were written where a double is less than that.

@@ -39,7 +39,14 @@ export class Detail {
 
   gone(why) {
     this.request = null;
-    this.box.replaceChildren(el("p", { class: "quiet" }, why));
+    this.fill(el("p", { class: "quiet" }, why));
+  }
+
+  // fill shows children in place of what there was. The focus stays where it was, or near it.
+  fill(...children) {
+    const { id } = document.activeElement, inside = this.box.contains(document.activeElement);
+    this.box.replaceChildren(...children);
+    if (inside) (byId(id) ?? this.box).focus({ preventScroll: true });
   }
 
   read() {
@@ -91,11 +98,11 @@ export class Detail {
       el("h3", { id: "messages" }, r.kind === "events" ? "Events" : "Messages"),
       r.messages_dropped ? el("p", { class: "quiet" }, `${r.messages_dropped} older ones were given up.`) : null,
       el("table", {}, el("thead", {}, el("tr", {}, ...["From", "What", "Size", "At"].map((h) => el("th", { scope: "col" }, h)))), this.rows));
-    this.box.replaceChildren(...[
+    this.fill(...[
       el("button", { type: "button", id: "back", onclick: this.back }, "← List"),
       el("h2", {}, el("span", {}, `${r.method} `), el("span", { class: "path" }, r.path), " ", el("span", { class: tone(r) }, outcome(r))),
       el("p", { class: "quiet" }, [r.url, r.endpoint && `endpoint ${r.endpoint}`, r.visitor && `from ${r.visitor}`, r.error && `the tunnel answered: ${r.error}`, r.replay_of && `replay of ${r.replay_of}`, r.imported && "imported"].filter(Boolean).join(" · ")),
-      el("div", { class: "actions", role: "toolbar", "aria-label": "This request" },
+      el("div", { class: "actions", role: "group", "aria-label": "This request" },
         button("Replay", "r", () => this.replay({})), button("Edit and replay", "e", () => this.openEditor()),
         button("Copy as curl", "c", () => this.copy()), secrets),
       this.edit, this.curl,

@@ -72,16 +72,16 @@ export class List {
   }
 
   row(r, i) {
-    const bytes = size(r.response_bytes), took = duration(r.ms), at = clock(r.started);
+    const bytes = size(r.response_bytes), took = r.state === "open" ? "open" : duration(r.ms), at = clock(r.started);
+    const endpoint = this.several && r.endpoint ? `${r.endpoint} ` : "";
     const marks = (r.replay_of ? "↻ " : "") + (r.imported ? "⇣ " : "") + (r.kind === "websocket" ? "⇄ " : r.kind === "events" ? "≋ " : "");
+    const heard = [r.error, r.replay_of && `replay of ${r.replay_of}`, r.imported && "imported", r.kind !== "http" && r.kind].filter(Boolean).join(", ");
     const row = el("div", {
       id: `r${r.id}`, class: "row", role: "option", "data-id": r.id, "aria-selected": String(r.id === this.chosenId),
       "aria-posinset": i + 1, "aria-setsize": this.shown.length, title: r.url,
-      "aria-label": `${r.method} ${r.path}, ${outcome(r)}${r.error ? " " + r.error : ""}, ${bytes}, ${took}, at ${at}` +
-        (this.several && r.endpoint ? `, endpoint ${r.endpoint}` : "") + (r.replay_of ? `, replay of ${r.replay_of}` : "") + (r.imported ? ", imported" : ""),
     },
-      el("span", {}, r.method), el("span", { class: "path" }, this.several && r.endpoint && el("span", { class: "quiet" }, r.endpoint, " "), marks + r.path), el("span", { class: tone(r) }, outcome(r)),
-      el("span", {}, bytes), el("span", {}, r.state === "open" ? "open" : took), el("span", { class: "quiet" }, at));
+      el("span", {}, r.method), " ", el("span", { class: "path" }, endpoint && el("span", { class: "quiet" }, endpoint), el("span", { "aria-hidden": "true" }, marks), r.path), " ",
+      el("span", { class: tone(r) }, outcome(r)), " ", el("span", {}, bytes), " ", el("span", {}, took), " ", el("span", { class: "quiet" }, at), " ", el("span", { class: "heard" }, heard));
     row.style.top = `${i * rowHeight}px`;
     return row;
   }

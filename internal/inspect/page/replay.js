@@ -45,7 +45,7 @@ export function compared(was, now) {
   const [a, b] = [answer(was), answer(now)];
   const [inA, inB] = common(a, b);
   const side = (name, r, lines, shared) => el("section", {}, el("h3", {}, name, " ", el("span", { class: tone(r) }, outcome(r)), " ", el("span", { class: "quiet" }, duration(r.ms))),
-    el("pre", { tabindex: 0, "aria-label": name }, ...lines.map((line, i) => el("span", { class: shared[i] ? undefined : "differs" }, line))));
+    el("pre", { tabindex: 0, role: "group", "aria-label": name }, ...lines.map((line, i) => shared[i] ? el("span", {}, line) : el("mark", {}, line))));
   const same = inA.every(Boolean) && inB.every(Boolean);
   return el("section", { class: "compared", "aria-labelledby": "compared" }, el("h3", { id: "compared" }, same ? "The answers are the same" : "The answers, what differs is marked"),
     el("div", { class: "halves" }, side(`Request ${was.id}`, was, a, inA), side(`Replay ${now.id}`, now, b, inB)));
