@@ -226,7 +226,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// newChange adds to e what the command line knows: a signal is the cause of an
+// newChange adds to e what the command line knows: why ctx has ended is the cause of an
 // end that has no other.
 func newChange(ctx context.Context, e tunnel.Event, target string) change {
 	c := change{event: e.Type, url: e.URL, urls: e.URLs, name: e.Name, target: target, spoken: e.Protocol}
@@ -241,7 +241,8 @@ func newChange(ctx context.Context, e tunnel.Event, target string) change {
 	case e.Err != nil:
 		c.cause = e.Err.Error()
 	case ending && ctx.Err() != nil:
-		c.byUser, c.cause = true, context.Cause(ctx).Error()
+		_, c.byUser = errors.AsType[signalError](context.Cause(ctx))
+		c.cause = context.Cause(ctx).Error()
 	}
 	return c
 }

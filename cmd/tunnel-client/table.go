@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -93,14 +92,10 @@ func (e *shown) fields(cols int) (lines []string) {
 
 // names is how wide a column of the endpoints' names is; 0: they have none.
 func (v *view) names(cols int) int {
-	longest := 0
-	for _, e := range v.endpoints {
-		longest = max(longest, utf8.RuneCountInString(printable(e.name)))
-	}
 	if cols < narrow {
-		return min(longest, maxNarrowName)
+		return min(v.longest, maxNarrowName)
 	}
-	return min(longest, maxName)
+	return min(v.longest, maxName)
 }
 
 // named is a name, and what is between it and what follows.

@@ -28,6 +28,7 @@ type view struct {
 	inspect   string
 	refused   string // what is wrong with the new configuration; "": nothing
 	endpoints []*shown
+	longest   int // of their names, also of those that are gone
 	tally     tally
 	notes     []note    // changes, and lines of the log; the newest last
 	requests  []request // the newest last
@@ -77,6 +78,7 @@ func (v *view) arrange(names, begun []string, inspect string) {
 			*e = shown{name: name, count: e.count, state: waiting}
 		}
 		all = append(all, e)
+		v.longest = max(v.longest, utf8.RuneCountInString(printable(name)))
 	}
 	v.endpoints, v.inspect, v.refused = all, inspect, ""
 }
