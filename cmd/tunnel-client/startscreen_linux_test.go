@@ -129,7 +129,7 @@ func TestStartScreenFails(t *testing.T) {
 	if code := all.exit(); code != int(exitTaken) {
 		t.Errorf("where all fail the exit code is %d", code)
 	}
-	all.sees("Status       0 of 1 online$", "taken        failed  0  .*taken", "[0-9:]{8}  taken  failed: ")
+	all.sees("Status       0 of 1 online$", "taken        failed  0  .*taken", "Server       "+base+"$", "[0-9:]{8}  taken  failed: ")
 	if text := w.raw.String() + all.raw.String(); strings.Contains(text, "\x1b[3") {
 		t.Error("there is color with NO_COLOR")
 	}

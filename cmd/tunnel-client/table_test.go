@@ -180,3 +180,21 @@ func TestTableColor(t *testing.T) {
 		wantText(t, strings.Join(v.frame(cols, 40), "\n"), " \x1b[31m1 of 2 online\x1b[0m\n", " \x1b[32monline\x1b[0m ", " \x1b[31mconnecting\x1b[0m")
 	}
 }
+
+// What was there and is refused now has no URL, but a reason.
+func TestTableRefused(t *testing.T) {
+	v := severalView(1)
+	v.change(change{event: failed, endpoint: "e0", code: "token_revoked", cause: "it was taken away"}, noon())
+	wantLines(t, v.frame(100, 24)[:2], `Status       0 of 1 online
+e0           failed  0  it was taken away (token_revoked)`)
+}
+
+// A server is as far as the nearest of its endpoints has measured.
+func TestTableLatency(t *testing.T) {
+	v := severalView(3)
+	for _, trips := range [][2]time.Duration{{20, 30}, {30, 20}} {
+		v.change(change{event: measured, endpoint: "e0", latency: trips[0] * time.Millisecond}, noon())
+		v.change(change{event: measured, endpoint: "e2", latency: trips[1] * time.Millisecond}, noon())
+		wantText(t, strings.Join(v.frame(100, 24), "\n"), "\nLatency      20ms\n")
+	}
+}

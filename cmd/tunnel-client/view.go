@@ -44,8 +44,7 @@ type note struct {
 // change notes what happened to the connection of an endpoint.
 func (v *view) change(c change, now time.Time) {
 	if c.event == opened {
-		v.inspect = c.inspect
-		return
+		return // arrange says where it is
 	}
 	e := v.find(c.endpoint)
 	if e == nil || c.former {
