@@ -203,6 +203,7 @@ func (r *reached) identify() {
 func (r *reached) show(drain context.Context, e tunnel.Event, l entrance) {
 	c := newChange(drain, e, "")
 	c.url, c.name, c.listen, c.inFlight = "private:"+r.name, r.name, addrOf(l), r.open.Load()
+	c.server, c.served = r.client.Server, servedConnections
 	r.out.change(c)
 	r.keepTransport(e)
 }
@@ -286,13 +287,13 @@ func (r *reached) pass(drain context.Context, c net.Conn) {
 		r.log.Warn("connection failed", "private", r.name, "code", string(code), "err", cause, "hint", hint)
 		c.Close()
 		e.Code, e.Status, e.Duration = code, code.Status(), time.Since(start)
-		r.out.request(e)
+		r.out.request(request{Exchange: e})
 		return
 	}
 	setLinger(c, -1)
 	proxy.Splice(c, stream, nil)
 	e.Status, e.Duration = 200, time.Since(start)
-	r.out.request(e)
+	r.out.request(request{Exchange: e})
 }
 
 // explainAway is explain of what kept a connection from the endpoint.

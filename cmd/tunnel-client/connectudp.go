@@ -84,7 +84,7 @@ func (r *reached) ended(v datagram.Visit) {
 		e.Code, _, _ = r.explainAway(v.Err)
 		e.Status = e.Code.Status()
 	}
-	r.out.request(e)
+	r.out.request(request{Exchange: e})
 }
 
 // told remembers what the log was last told of. The zero value is of nothing.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/revtun/tunnel/internal/datagram"
-	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 	"github.com/revtun/tunnel/pkg/protocol"
@@ -247,11 +246,11 @@ func TestConnectUDPUsage(t *testing.T) {
 }
 
 // recorded is an output that remembers.
-type recorded []forward.Exchange
+type recorded []request
 
-func (r *recorded) change(change)              {}
-func (r *recorded) request(e forward.Exchange) { *r = append(*r, e) }
-func (r *recorded) close()                     {}
+func (r *recorded) change(change)       {}
+func (r *recorded) request(one request) { *r = append(*r, one) }
+func (r *recorded) close()              {}
 
 // A terminal shows a line for each local address that has gone, and none is red for a
 // signal.

@@ -39,7 +39,7 @@ func watchConsole(s *screen) (stop func()) {
 			select {
 			case one := <-signals:
 				if one == syscall.SIGTSTP {
-					s.suspend(signals)
+					s.suspend(signals, end)
 				}
 				s.repaint()
 			case <-end:
@@ -53,12 +53,33 @@ func watchConsole(s *screen) (stop func()) {
 	}
 }
 
-// suspend stops the process as the signal would have, and returns when it goes on.
-func (s *screen) suspend(signals chan os.Signal) {
+// suspend stops the process as the signal would have, and returns when it goes on. Once a
+// signal was caught, Go has no way back to what the system does at it.
+func (s *screen) suspend(signals <-chan os.Signal, end <-chan struct{}) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.exit()
-	signal.Reset(syscall.SIGTSTP)
-	syscall.Kill(syscall.Getpid(), syscall.SIGTSTP)
-	signal.Notify(signals, syscall.SIGTSTP)
+	if !resumable() {
+		return
+	}
+	syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+	for { // another thread may be the one to notice, and this one be faster
+		select {
+		case one := <-signals:
+			if one == syscall.SIGCONT {
+				return
+			}
+		case <-end:
+			return
+		}
+	}
+}
+
+// resumable reports whether there is a shell that can have the process go on: the one that
+// has put it into a process group which is not its own. Where there is none the system
+// ignores SIGTSTP (POSIX, orphaned process groups), but not SIGSTOP.
+func resumable() bool {
+	session, err := unix.Getsid(0)
+	parents, bad := unix.Getsid(os.Getppid())
+	return err == nil && bad == nil && parents == session && unix.Getpgrp() != session
 }

@@ -107,7 +107,7 @@ func newExposed(p process, c *config) *exposed {
 	switch {
 	case c.listen.Kind == protocol.KindHTTP && !c.listen.Private:
 		o := c.forward
-		o.Done = x.out.request
+		o.Done = done(x.out)
 		if c.of != nil {
 			o.Watch = c.of.inspector.watch(c.of.spec.name)
 		} else {
@@ -119,9 +119,9 @@ func newExposed(p process, c *config) *exposed {
 		}
 		x.app = forward.New(c.target, o) // which o.Handler may answer for
 	case c.listen.Kind == protocol.KindUDP:
-		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: x.out.request, Log: c.log})
+		x.app = forward.NewUDP(c.target, forward.UDPOptions{Idle: c.idle, Done: done(x.out), Log: c.log})
 	default:
-		o := forward.RawOptions{Prepare: c.prepare, Done: x.out.request, Log: c.log}
+		o := forward.RawOptions{Prepare: c.prepare, Done: done(x.out), Log: c.log}
 		if c.terminate != nil {
 			o.TLS = c.terminate.config()
 		}
@@ -134,6 +134,10 @@ func newExposed(p process, c *config) *exposed {
 func (x *exposed) show(drain context.Context, e tunnel.Event) {
 	change := newChange(drain, e, x.target.String())
 	change.inFlight, change.inspect = x.app.InFlight(), x.inspector.url()
+	change.server, change.served = x.client.Server, servedConnections
+	if x.listen.Kind == protocol.KindHTTP && !x.listen.Private {
+		change.served = servedRequests
+	}
 	if e.Type == tunnel.Ready {
 		change.shared = x.sharing(e.URL)
 	}

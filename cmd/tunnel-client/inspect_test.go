@@ -167,7 +167,7 @@ func TestInspectFolderAndScreen(t *testing.T) {
 		_, out, _ := once("requests", at, "1")
 		return strings.Contains(out, "of a file")
 	})
-	v := view{served: "Requests"}
+	v := view{endpoints: []*shown{{}}}
 	v.change(change{event: "ready", url: "https://demo.test", target: "http://localhost:3000", inspect: "http://127.0.0.1:4040"}, time.Now())
 	wantText(t, strings.Join(v.last(), "\n"), "Inspector    http://127.0.0.1:4040")
 }

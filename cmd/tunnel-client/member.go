@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
@@ -42,6 +41,7 @@ type member struct {
 	mu       sync.Mutex // guards the following
 	up       bool       // since the attempt began
 	wasUp    bool       // ever
+	former   bool       // it is in the configuration no longer, or not so
 	replaced bool       // another one has its place
 	err      error      // why it has failed; nil: it has not
 	away     *time.Timer
@@ -110,6 +110,9 @@ func (m *member) expose(drain, end context.Context, at int) refusal {
 	c, err := m.spec.configure(m.starter.cli, at, m.log)
 	if err != nil {
 		return refusal{err: usageError{err}, cause: err.Error()}
+	}
+	if live(m) {
+		m.change(change{event: trying, server: c.client.Server})
 	}
 	patient, several := c.listen.Retry, len(m.spec.servers) > 1
 	c.of = m
@@ -230,6 +233,9 @@ func (m *member) replace() {
 // end drains the endpoint, which is in the configuration no longer, or not so. Its requests
 // are not replayed by it any more.
 func (m *member) end(why error) {
+	m.mu.Lock()
+	m.former = true
+	m.mu.Unlock()
 	m.inspector.leave(m.spec.name)
 	m.leave(why)
 }
@@ -246,6 +252,7 @@ func (m *member) change(c change) {
 			m.away = time.AfterFunc(away, func() { lose(lostServer{away}) })
 		}
 	}
+	c.former = m.former
 	hidden := m.replaced && c.event != tunnel.Draining
 	m.mu.Unlock()
 	if !hidden {
@@ -253,12 +260,9 @@ func (m *member) change(c change) {
 	}
 }
 
-func (m *member) request(e forward.Exchange) {
-	if b, ok := m.starter.out.(*board); ok {
-		b.passed(m.spec.name, e)
-		return
-	}
-	logRequest(m.log, e)
+func (m *member) request(r request) {
+	r.endpoint = m.spec.name
+	m.starter.out.request(r)
 }
 
 // close leaves the output to the others.

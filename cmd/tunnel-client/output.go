@@ -25,7 +25,7 @@ import (
 // goroutines.
 type output interface {
 	change(change)
-	request(forward.Exchange)
+	request(request)
 	close() // what was shown is written when it returns, or can't be
 }
 
@@ -37,6 +37,8 @@ type change struct {
 	urls     []string // of the domains
 	name     string
 	target   string
+	server   string
+	served   string           // what the local app is asked: requests or connections
 	listen   string           // of connect, in place of the target
 	inspect  string           // where the inspector is, when ready; "": there is none
 	fallback tunnel.Transport // what is used in place of raw; "": raw
@@ -46,10 +48,23 @@ type change struct {
 	byUser   bool  // a signal asked for it
 	inFlight int64 // requests
 	shared   sharing
+	former   bool          // the endpoint is in the configuration no longer, or not so
+	latency  time.Duration // to the server
 }
 
-// newOutput chooses the form: for programs, for a person at a terminal, or for a
-// log.
+// request is one that is over.
+type request struct {
+	endpoint string // of start
+	at       time.Time
+	forward.Exchange
+}
+
+// done shows on out what is over.
+func done(out output) func(forward.Exchange) {
+	return func(e forward.Exchange) { out.request(request{Exchange: e}) }
+}
+
+// newOutput chooses the form for c.
 func newOutput(p process, c *config) output {
 	switch {
 	case c.of != nil:
@@ -58,14 +73,21 @@ func newOutput(p process, c *config) output {
 		return &jsonLines{w: p.stderr, log: c.log} // the other is the command's
 	case c.command != nil:
 		return &logLines{log: c.log}
-	case c.json:
-		return &jsonLines{w: p.stdout, log: c.log}
-	case isTerminal(p.stdout) && drawable(p.stdout.(*os.File)):
-		return newScreen(p, c)
-	case isTerminal(p.stdout):
-		return newScroll(p.stdout, c.client.Server)
 	}
-	return &logLines{log: c.log}
+	return p.output(c.json, c.log)
+}
+
+// output is for programs, for a person at a terminal, or a log.
+func (p process) output(asJSON bool, log *slog.Logger) output {
+	switch {
+	case asJSON:
+		return &jsonLines{w: p.stdout, log: log}
+	case isTerminal(p.stdout) && drawable(p.stdout.(*os.File)):
+		return newScreen(p)
+	case isTerminal(p.stdout):
+		return newScroll(p.stdout)
+	}
+	return &logLines{log: log}
 }
 
 func isTerminal(w io.Writer) bool {
@@ -117,7 +139,7 @@ func (j *jsonLines) change(c change) {
 	}
 }
 
-func (j *jsonLines) request(e forward.Exchange) { logRequest(j.log, e) }
+func (j *jsonLines) request(r request) { logRequest(j.log, r) }
 
 func (j *jsonLines) close() {}
 
@@ -170,16 +192,19 @@ func (l *logLines) change(c change) {
 	l.log.Log(context.Background(), level, string(c.event), attrs...)
 }
 
-func (l *logLines) request(e forward.Exchange) { logRequest(l.log, e) }
+func (l *logLines) request(r request) { logRequest(l.log, r) }
 
 func (l *logLines) close() {}
 
-func logRequest(log *slog.Logger, e forward.Exchange) {
+func logRequest(log *slog.Logger, r request) {
 	if !log.Enabled(context.Background(), slog.LevelDebug) {
 		return // what the line would be made of costs, too
 	}
-	log.Debug("request", "method", e.Method, "path", e.Path, "status", e.Status,
-		"bytes", e.Bytes, "duration", e.Duration, "code", string(e.Code))
+	if r.endpoint != "" {
+		log = log.With("endpoint", r.endpoint)
+	}
+	log.Debug("request", "method", r.Method, "path", r.Path, "status", r.Status,
+		"bytes", r.Bytes, "duration", r.Duration, "code", string(r.Code))
 }
 
 // printable makes a text that came over the network one line without control
@@ -201,7 +226,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// newChange adds to e what the command line knows: a signal is the cause of an
+// newChange adds to e what the command line knows: why ctx has ended is the cause of an
 // end that has no other.
 func newChange(ctx context.Context, e tunnel.Event, target string) change {
 	c := change{event: e.Type, url: e.URL, urls: e.URLs, name: e.Name, target: target, spoken: e.Protocol}
@@ -216,7 +241,8 @@ func newChange(ctx context.Context, e tunnel.Event, target string) change {
 	case e.Err != nil:
 		c.cause = e.Err.Error()
 	case ending && ctx.Err() != nil:
-		c.byUser, c.cause = true, context.Cause(ctx).Error()
+		_, c.byUser = errors.AsType[signalError](context.Cause(ctx))
+		c.cause = context.Cause(ctx).Error()
 	}
 	return c
 }

@@ -17,7 +17,7 @@ import (
 // noonScroll is a scroll without color whose clock stands still.
 func noonScroll() (*scroll, *strings.Builder) {
 	b := new(strings.Builder)
-	s := newScroll(b, "https://tunnel.example")
+	s := newScroll(b)
 	s.color = false
 	s.now = func() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 	return s, b
@@ -26,9 +26,9 @@ func noonScroll() (*scroll, *strings.Builder) {
 // A terminal that is held (Ctrl-S) holds no request up.
 func TestScrollHeld(t *testing.T) {
 	r, w := io.Pipe()
-	s := newScroll(w, "")
+	s := newScroll(w)
 	for range 2 * maxLines {
-		s.request(forward.Exchange{Method: "GET", Path: "/", Status: 200})
+		s.request(request{Exchange: forward.Exchange{Method: "GET", Path: "/", Status: 200}})
 	}
 	s.change(change{event: tunnel.Disconnected})
 	done := make(chan string)
@@ -46,13 +46,13 @@ func TestScroll(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	show := func(e tunnel.Event, inFlight int64) {
 		c := newChange(ctx, e, "http://localhost:3000")
-		c.inFlight = inFlight
+		c.inFlight, c.server = inFlight, "https://tunnel.example"
 		s.change(c)
 	}
 	show(tunnel.Event{Type: tunnel.Ready, Name: "demo", URL: "https://demo.tunnel.example"}, 0)
-	s.request(forward.Exchange{Method: "GET", Path: "/", Status: 200, Duration: 12345 * time.Microsecond})
-	s.request(forward.Exchange{Method: "POST", Path: "/x", Status: 502, Duration: 2 * time.Second, Code: protocol.AppRefused})
-	s.request(forward.Exchange{Method: "GET", Path: "/y", Duration: time.Millisecond})
+	s.request(request{Exchange: forward.Exchange{Method: "GET", Path: "/", Status: 200, Duration: 12345 * time.Microsecond}})
+	s.request(request{Exchange: forward.Exchange{Method: "POST", Path: "/x", Status: 502, Duration: 2 * time.Second, Code: protocol.AppRefused}})
+	s.request(request{Exchange: forward.Exchange{Method: "GET", Path: "/y", Duration: time.Millisecond}})
 	show(tunnel.Event{Type: tunnel.Disconnected, Err: errors.New("connection\nreset")}, 0)
 	show(tunnel.Event{Type: tunnel.Reconnected}, 0)
 	cancel(signalError{syscall.SIGINT})
@@ -80,7 +80,7 @@ Stop         Ctrl-C
 // A visitor chooses the path, and must not command the user's terminal.
 func TestScrollEscapes(t *testing.T) {
 	s, b := noonScroll()
-	s.request(forward.Exchange{Method: "GE\x1bT", Path: "/\x1b]0;title\x07\r\n/a\u009b2J\xff\u202e", Status: 200})
+	s.request(request{Exchange: forward.Exchange{Method: "GE\x1bT", Path: "/\x1b]0;title\x07\r\n/a\u009b2J\xff\u202e", Status: 200}})
 	want := `12:00:00  GE\x1bT /\x1b]0;title\x07\x0d\x0a/a\u009b2J\xff\u202e  200  0s` + "\n"
 	s.close()
 	if got := b.String(); got != want {
@@ -88,11 +88,33 @@ func TestScrollEscapes(t *testing.T) {
 	}
 }
 
+// Of several endpoints each line begins with the name of one, and on a narrow terminal a path
+// gives way.
+func TestScrollOfSeveral(t *testing.T) {
+	s, b := noonScroll()
+	s.change(change{event: opened, inspect: "http://127.0.0.1:4040"})
+	s.change(change{event: tunnel.Ready, endpoint: "web", url: "https://web.tunnel.example", urls: []string{"https://app.example.org"},
+		target: "http://localhost:3000", fallback: tunnel.WebSocket, shared: sharing{ends: noon()}})
+	s.request(request{endpoint: "web", Exchange: forward.Exchange{Method: "GET", Path: "/", Status: 200}})
+	s.change(change{event: failed, endpoint: "an-endpoint-of-some-length", cause: "no"})
+	s.close()
+	const want = `Inspector    http://127.0.0.1:4040
+12:00:00  web          https://web.tunnel.example -> http://localhost:3000 (through websocket)
+12:00:00  web          https://app.example.org -> http://localhost:3000 (through websocket)
+12:00:00  web          Ends  2026-01-02 12:00:00
+12:00:00  web          GET     /  200  0s
+12:00:00  an-endpoint-of-some-length  failed: no
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestColor(t *testing.T) {
 	s, b := noonScroll()
 	s.color = true
 	for _, status := range []int{101, 302, 404, 500, 0} {
-		s.request(forward.Exchange{Method: "GET", Path: "/", Status: status})
+		s.request(request{Exchange: forward.Exchange{Method: "GET", Path: "/", Status: status}})
 	}
 	s.close()
 	wantText(t, b.String(), "\x1b[32m101\x1b[0m", "\x1b[32m302\x1b[0m", "\x1b[33m404\x1b[0m", "\x1b[31m500\x1b[0m", "\x1b[31mcut off\x1b[0m")

@@ -97,21 +97,29 @@ func (s *starter) reload(drain, end context.Context, asked bool) {
 		return
 	}
 	s.sources.used = s.sources.seen // a mistake is told once
-	const refused = "the new configuration is not used, the old one goes on"
 	if err := s.sources.used.err; err != nil {
-		s.log.Error(refused, "err", err)
+		s.refuse(err)
 		return
 	}
 	specs, err := s.plan(s.sources.used.contents)
 	if err == nil && len(specs) == 0 {
 		err = errors.New("none of the endpoints that were started is in it")
 	}
-	for _, one := range wrong(err) {
-		s.log.Error(refused, "err", one)
-	}
 	if err != nil {
+		s.refuse(err)
 		return
 	}
 	added, changed, removed := s.apply(drain, end, specs)
 	s.log.Info("configuration applied", "added", added, "changed", changed, "removed", removed, "endpoints", len(specs))
+}
+
+// refuse tells what is wrong with the new configuration.
+func (s *starter) refuse(err error) {
+	all := wrong(err)
+	for _, one := range all {
+		s.log.Error("the new configuration is not used, the old one goes on", "err", one)
+	}
+	if shows, ok := s.out.(*screen); ok {
+		shows.refuse(all)
+	}
 }

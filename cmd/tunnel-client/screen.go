@@ -10,8 +10,6 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/revtun/tunnel/internal/forward"
-	"github.com/revtun/tunnel/pkg/protocol"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
@@ -31,8 +29,15 @@ const (
 	clearBelow = "\x1b[J" // clears the rest of the screen
 )
 
-// screen is for a person at a terminal: all of the window, from ready until close, and
-// what stays of it then on the first screen.
+// What only a screen shows.
+const (
+	trying   tunnel.EventType = "trying"   // which server is asked
+	measured tunnel.EventType = "measured" // how far it is
+)
+
+// screen is for a person at a terminal: all of the window, from ready, or where there are
+// endpoints with names from their first, until close; and what stays of it then on the
+// first screen.
 //
 // A terminal can be held (Ctrl-S), and no request may wait for that: requests change
 // what is to be seen, and a goroutine of its own writes it.
@@ -52,14 +57,11 @@ type screen struct {
 	entered bool
 }
 
-func newScreen(p process, c *config) *screen {
+func newScreen(p process) *screen {
 	s := &screen{
 		tty: p.stdout.(*os.File), now: time.Now, dirty: make(chan struct{}, 1),
 		ending: make(chan struct{}), written: make(chan struct{}),
-		view: view{server: c.client.Server, served: "Connections", color: wantsColor()},
-	}
-	if c.listen.Kind == protocol.KindHTTP && !c.listen.Private {
-		s.view.served = "Requests"
+		view: view{color: wantsColor(), endpoints: []*shown{{}}},
 	}
 	if err, ok := p.stderr.(*outlet); ok && isTerminal(err.w) {
 		s.err = err
@@ -149,21 +151,36 @@ func (s *screen) close() {
 
 func (s *screen) change(c change) {
 	s.update(func() {
-		if s.view.change(c, s.now()); c.event == tunnel.Ready && !s.on {
-			s.on = true
-			if s.err != nil {
-				s.err.divert(s.log)
-			}
+		if s.view.change(c, s.now()); c.event == tunnel.Ready {
+			s.show()
 		}
 	})
 }
 
-func (s *screen) request(e forward.Exchange) {
-	s.update(func() { s.view.request(e, s.now()) })
+// arrange has the endpoints be names; those of begun begin anew.
+func (s *screen) arrange(names, begun []string, inspect string) {
+	s.update(func() {
+		s.view.arrange(names, begun, inspect)
+		s.show()
+	})
 }
 
-func (s *screen) latency(d time.Duration) {
-	s.update(func() { s.view.latency = d })
+// refuse shows what is wrong with the new configuration until there is another one.
+func (s *screen) refuse(wrong problems) {
+	s.update(func() { s.view.refuse(wrong) })
+}
+
+// show is called with mu held.
+func (s *screen) show() {
+	if !s.on && s.err != nil {
+		s.err.divert(s.log)
+	}
+	s.on = true
+}
+
+func (s *screen) request(r request) {
+	r.at = s.now()
+	s.update(func() { s.view.request(r) })
 }
 
 // log takes a line of the log in, whose time is that of the note.
@@ -172,7 +189,7 @@ func (s *screen) log(line string) {
 	if strings.HasPrefix(line, "time=") {
 		_, line, _ = strings.Cut(line, " ")
 	}
-	s.update(func() { s.view.note(printable(line), s.now()) })
+	s.update(func() { s.view.note(note{at: s.now(), text: printable(line)}) })
 }
 
 // update changes what is to be seen.
@@ -190,20 +207,28 @@ func (s *screen) repaint() {
 	}
 }
 
+// live reports whether out is a screen, or shown on one.
+func live(out output) bool {
+	if m, ok := out.(*member); ok {
+		out = m.starter.out
+	}
+	_, ok := out.(*screen)
+	return ok
+}
+
 // measure shows how far the server is, where out shows it and l can tell, until ctx
 // ends.
 func measure(ctx context.Context, out output, l any) {
-	shows, ok := out.(interface{ latency(time.Duration) })
 	tells, can := l.(interface {
 		Latency(context.Context) (time.Duration, error)
 	})
-	if !ok || !can {
+	if !can || !live(out) {
 		return
 	}
 	for {
 		asking, cancel := context.WithTimeout(ctx, latencyTime)
 		if trip, err := tells.Latency(asking); err == nil {
-			shows.latency(trip)
+			out.change(change{event: measured, latency: trip})
 		}
 		cancel()
 		select {

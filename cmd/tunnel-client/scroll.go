@@ -7,21 +7,24 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
-	"github.com/revtun/tunnel/internal/forward"
+	"golang.org/x/term"
+
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
 // scroll is for a person at a terminal that a screen is not for: a column of labels
-// and one of values, then a line for each change and request.
+// and one of values, then a line for each change and request. Of endpoints with names each
+// line begins with that.
 //
 // A terminal can be held (Ctrl-S), and no request may wait for that: a goroutine
 // of its own writes the lines, and what does not fit is left out and counted.
 type scroll struct {
-	lines  chan string
-	server string
-	color  bool
-	now    func() time.Time
+	lines chan string
+	tty   *os.File // nil: lines may be of any length
+	color bool
+	now   func() time.Time
 
 	left    atomic.Int64 // lines left out
 	ending  chan struct{}
@@ -36,11 +39,12 @@ const (
 	lastLines = time.Second
 )
 
-func newScroll(w io.Writer, server string) *scroll {
+func newScroll(w io.Writer) *scroll {
 	s := &scroll{
-		lines: make(chan string, maxLines), server: server, color: wantsColor(), now: time.Now,
+		lines: make(chan string, maxLines), color: wantsColor(), now: time.Now,
 		ending: make(chan struct{}), written: make(chan struct{}),
 	}
+	s.tty, _ = w.(*os.File)
 	go s.write(w)
 	return s
 }
@@ -86,33 +90,75 @@ func (s *scroll) close() {
 }
 
 func (s *scroll) change(c change) {
-	if c.event == tunnel.Ready {
-		forwarding := ""
+	switch {
+	case c.event == opened:
+		s.print("Inspector    " + printable(c.inspect) + "\n")
+	case c.event != tunnel.Ready:
+		s.line(c.endpoint, c.text())
+	case c.endpoint != "":
 		for _, row := range c.forwarding() {
-			forwarding += "Forwarding   " + row + "\n"
+			s.line(c.endpoint, row+through(c))
 		}
 		for _, row := range c.shared.rows() {
-			forwarding += fmt.Sprintf("%-*s%s\n", labels, row[0], row[1])
+			s.line(c.endpoint, row[0]+"  "+row[1])
 		}
-		if c.inspect != "" {
-			forwarding += "Inspector    " + printable(c.inspect) + "\n"
-		}
-		s.print("Status       online\n" +
-			"Server       " + printable(s.server) + through(c) + "\n" +
-			forwarding +
-			"Stop         Ctrl-C\n\n")
-		return
+	default:
+		s.ready(c)
 	}
-	s.print(s.clock() + "  " + c.text() + "\n")
 }
 
-func (s *scroll) request(e forward.Exchange) {
+// ready is of a command of its own.
+func (s *scroll) ready(c change) {
+	forwarding := ""
+	for _, row := range c.forwarding() {
+		forwarding += "Forwarding   " + row + "\n"
+	}
+	for _, row := range c.shared.rows() {
+		forwarding += fmt.Sprintf("%-*s%s\n", labels, row[0], row[1])
+	}
+	if c.inspect != "" {
+		forwarding += "Inspector    " + printable(c.inspect) + "\n"
+	}
+	s.print("Status       online\n" +
+		"Server       " + printable(c.server) + through(c) + "\n" +
+		forwarding +
+		"Stop         Ctrl-C\n\n")
+}
+
+func (s *scroll) request(r request) {
 	if len(s.lines) >= maxLines-reserve {
 		s.left.Add(1)
 		return
 	}
-	s.print(fmt.Sprintf("%s  %-7s %s  %s  %s\n",
-		s.clock(), printable(e.Method), printable(e.Path), s.status(e), short(e.Duration)))
+	r.at = s.now()
+	cols := s.cols()
+	s.print(r.line(cols, nameColumn(r.endpoint, cols), s.color) + "\n")
+}
+
+func (s *scroll) line(endpoint, text string) {
+	s.print(note{s.now(), endpoint, text}.line(wide, nameColumn(endpoint, wide)) + "\n")
+}
+
+// nameColumn is how wide the column for the name of endpoint is.
+func nameColumn(endpoint string, cols int) int {
+	n := utf8.RuneCountInString(printable(endpoint))
+	switch {
+	case n == 0:
+		return 0
+	case cols < narrow:
+		return min(n, maxNarrowName)
+	}
+	return max(n, labels-2)
+}
+
+// cols is the width of the terminal.
+func (s *scroll) cols() int {
+	if s.tty != nil {
+		if cols, _, err := term.GetSize(int(s.tty.Fd())); err == nil && cols > 0 {
+			return cols
+		}
+	}
+	return wide
 }
 
 func (s *scroll) clock() string { return s.now().Format(time.TimeOnly) }
@@ -123,11 +169,4 @@ func (s *scroll) print(text string) {
 	default:
 		s.left.Add(1)
 	}
-}
-
-func (s *scroll) status(e forward.Exchange) string {
-	if !s.color {
-		return outcome(e)
-	}
-	return colored(outcome(e), e.Status)
 }

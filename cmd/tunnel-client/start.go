@@ -179,7 +179,7 @@ func (s *starter) run(ctx context.Context) error {
 	defer s.divert(reloads)()
 	drain, end, stop := s.watch(ctx)
 	defer stop()
-	s.out = s.output()
+	s.out = s.output(s.cli.Bool("json"), s.log)
 	defer s.out.close()
 	defer func() { s.inspector.close() }()
 	defer s.tasks.Wait()
@@ -205,21 +205,12 @@ func (s *starter) run(ctx context.Context) error {
 	}
 }
 
-func (s *starter) output() output {
-	switch {
-	case s.cli.Bool("json"):
-		return &jsonLines{w: s.stdout, log: s.log}
-	case isTerminal(s.stdout):
-		return &board{newScroll(s.stdout, "")}
-	}
-	return &logLines{log: s.log}
-}
-
 // apply makes specs what is exposed. What is exposed in the same way goes on.
 func (s *starter) apply(drain, end context.Context, specs []*spec) (added, changed, removed int) {
 	s.inspect(specs)
 	old := s.members
 	s.members, s.order = make(map[string]*member, len(specs)), nil
+	var begun []*member
 	for _, one := range specs {
 		before := old[one.name]
 		delete(old, one.name)
@@ -237,6 +228,10 @@ func (s *starter) apply(drain, end context.Context, specs []*spec) (added, chang
 			added++
 		}
 		s.members[one.name] = m
+		begun = append(begun, m)
+	}
+	s.arrange(begun)
+	for _, m := range begun {
 		ctx, leave := context.WithCancelCause(drain)
 		m.leave = leave
 		s.tasks.Go(func() { m.run(ctx, end) })
@@ -245,6 +240,19 @@ func (s *starter) apply(drain, end context.Context, specs []*spec) (added, chang
 		m.end(errRemoved)
 	}
 	return added, changed, len(old)
+}
+
+// arrange has a screen show the endpoints that there are now.
+func (s *starter) arrange(begun []*member) {
+	shows, ok := s.out.(*screen)
+	if !ok {
+		return
+	}
+	var names []string
+	for _, m := range begun {
+		names = append(names, m.spec.name)
+	}
+	shows.arrange(s.order, names, s.inspector.url())
 }
 
 // over reports whether no endpoint is left, and why the first of those has failed that have.

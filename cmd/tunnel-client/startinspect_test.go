@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/revtun/tunnel/internal/rig"
 	"github.com/revtun/tunnel/internal/server"
 )
 
@@ -173,15 +172,4 @@ func TestStartInspectorMended(t *testing.T) {
 	c.applied(config+"inspect: 127.0.0.1:0\n", "added=0 changed=0 removed=0")
 	asked(t, inspectorOf(t, c.of("", "inspector")), "/before", "requests")
 	c.none("web")
-}
-
-// TestBoardInspector: people are told of it once, before the endpoints.
-func TestBoardInspector(t *testing.T) {
-	var out rig.Buffer
-	b := &board{newScroll(&out, "")}
-	b.change(change{event: opened, inspect: "http://127.0.0.1:4040"})
-	b.close()
-	if got := out.String(); got != "Inspector    http://127.0.0.1:4040\n" {
-		t.Errorf("the board shows %q", got)
-	}
 }

@@ -98,6 +98,7 @@ func TestLoginInterrupted(t *testing.T) {
 func TestStartOnTerminal(t *testing.T) {
 	home(t)
 	t.Setenv("NO_COLOR", "1")
+	t.Setenv("TERM", "dumb")
 	base := startServer(t, server.Config{})
 	app := says(t, "hello")
 	writeConfig(t, fmt.Sprintf("server: %s\nendpoints: {web: {target: %q}, taken: {target: 1, name: web}}", base, app))

@@ -7,7 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/revtun/tunnel/internal/forward"
 	"github.com/revtun/tunnel/pkg/tunnel"
 )
 
@@ -18,101 +17,116 @@ const (
 	maxNote     = 4 << 10 // of one, in bytes
 	shownNotes  = 5
 
-	labels = 13 // the width of the labels' column
-	narrow = 60 // columns, below which there is none
-	online = "online"
+	labels = 13      // the width of the labels' column
+	narrow = 60      // columns, below which there is none
+	wide   = 1 << 20 // columns, of which there are enough: a terminal is to wrap what it has no room for
 )
 
 // view is what a screen shows.
 type view struct {
-	server    string
-	served    string // what the local app is asked: Requests, or Connections
 	color     bool
-	through   string
 	inspect   string
+	refused   string // what is wrong with the new configuration; "": nothing
 	endpoints []*shown
-	latency   time.Duration // to the server; 0: not known
+	longest   int // of their names, also of those that are gone
 	tally     tally
 	notes     []note    // changes, and lines of the log; the newest last
 	requests  []request // the newest last
 }
 
-// shown is an endpoint.
-type shown struct {
-	url    string
-	rows   []string
-	shared sharing
-	status string
-}
-
 // note is a change, or a line of the log.
 type note struct {
-	at   time.Time
-	text string
-}
-
-// request is one that is over.
-type request struct {
-	at time.Time
-	forward.Exchange
+	at       time.Time
+	endpoint string // of start
+	text     string
 }
 
 // change notes what happened to the connection of an endpoint.
 func (v *view) change(c change, now time.Time) {
-	at := slices.IndexFunc(v.endpoints, func(e *shown) bool { return e.url == c.url })
-	if at < 0 {
-		at = len(v.endpoints)
-		v.endpoints = append(v.endpoints, &shown{url: c.url})
+	if c.event == opened {
+		return // arrange says where it is
 	}
-	e := v.endpoints[at]
-	if c.event == tunnel.Ready || c.event == tunnel.Reconnected {
-		e.status, v.through = online, through(c)
-	} else {
-		e.status = c.text()
+	e := v.find(c.endpoint)
+	if e == nil || c.former {
+		e = &shown{} // of what is gone there are notes alone
+	} else if c.event == tunnel.Ready && c.endpoint == "" {
+		v.inspect = c.inspect
 	}
-	switch c.event {
-	case tunnel.Ready:
-		e.rows, e.shared, v.inspect = c.forwarding(), c.shared, c.inspect
-		return
-	case tunnel.Disconnected:
-		v.latency = 0
+	if e.change(c) {
+		v.note(note{now, c.endpoint, c.text()})
 	}
-	v.note(c.text(), now)
 }
 
-func (v *view) note(text string, now time.Time) {
-	if len(text) > maxNote {
-		text = strings.ToValidUTF8(text[:maxNote], "")
+// find is nil where there is no such endpoint.
+func (v *view) find(name string) *shown {
+	if i := slices.IndexFunc(v.endpoints, func(e *shown) bool { return e.name == name }); i >= 0 {
+		return v.endpoints[i]
 	}
-	v.notes = append(v.notes, note{now, text})
+	return nil
+}
+
+// arrange has the endpoints be names, in that order; those of begun begin anew.
+func (v *view) arrange(names, begun []string, inspect string) {
+	var all []*shown
+	for _, name := range names {
+		e := v.find(name)
+		if e == nil {
+			e = &shown{}
+		}
+		if slices.Contains(begun, name) {
+			*e = shown{name: name, count: e.count, state: waiting}
+		}
+		all = append(all, e)
+		v.longest = max(v.longest, utf8.RuneCountInString(printable(name)))
+	}
+	v.endpoints, v.inspect, v.refused = all, inspect, ""
+}
+
+func (v *view) refuse(wrong problems) {
+	v.refused = printable(wrong[0].Error())
+	if more := len(wrong) - 1; more > 0 {
+		v.refused += " (and " + plural(int64(more), "more mistake") + ")"
+	}
+}
+
+func (v *view) note(one note) {
+	if len(one.text) > maxNote {
+		one.text = strings.ToValidUTF8(one.text[:maxNote], "")
+	}
+	v.notes = append(v.notes, one)
 	v.notes = v.notes[max(len(v.notes)-maxNotes, 0):]
 }
 
-func (v *view) request(e forward.Exchange, now time.Time) {
-	v.tally.add(e)
-	if len(e.Path) > maxPath {
-		e.Path = strings.Clone(e.Path[:maxPath])
+func (v *view) request(r request) {
+	v.tally.add(r.Exchange)
+	if e := v.find(r.endpoint); e != nil {
+		e.count++
+	}
+	if len(r.Path) > maxPath {
+		r.Path = strings.Clone(r.Path[:maxPath])
 	}
 	if len(v.requests) == 2*maxRequests {
 		v.requests = slices.Delete(v.requests, 0, maxRequests)
 	}
-	v.requests = append(v.requests, request{now, e})
+	v.requests = append(v.requests, r)
 }
 
 // frame is what is seen in a window of that size: one string a row.
 func (v *view) frame(cols, rows int) []string {
-	lines := append(v.header(cols), field("Stop", "Ctrl-C", cols)...)
+	status, about := v.statusRow(cols), append(v.about(cols), field("Stop", "Ctrl-C", cols)...)
+	lines := slices.Concat(status, v.table(cols, rows, len(status)+len(about)), about)
 	lines = lines[:min(len(lines), rows)]
+	names := v.names(cols)
 	if n := min(len(v.notes), shownNotes, (rows-len(lines))/2-1); n > 0 {
 		lines = append(lines, "")
 		for _, one := range v.notes[len(v.notes)-n:] {
-			lines = append(lines, cut(one.line(cols), cols))
+			lines = append(lines, cut(one.line(cols, names), cols))
 		}
 	}
 	if n := min(len(v.requests), rows-len(lines)-1); n > 0 {
 		lines = append(lines, "")
 		for _, r := range v.requests[len(v.requests)-n:] {
-			lines = append(lines, v.row(r, cols))
+			lines = append(lines, r.line(cols, names, v.color))
 		}
 	}
 	return lines
@@ -120,71 +134,52 @@ func (v *view) frame(cols, rows int) []string {
 
 // last is what is left when the screen has gone.
 func (v *view) last() []string {
-	const wide = 1 << 20 // the terminal is to wrap what it has no room for
-	lines := v.header(wide)
+	lines := slices.Concat(v.statusRow(wide), v.table(wide, wide, 0), v.about(wide))
 	if len(v.notes) > 0 {
 		lines = append(lines, "")
 	}
 	for _, one := range v.notes {
-		lines = append(lines, one.line(wide))
+		lines = append(lines, one.line(wide, v.names(wide)))
 	}
 	return lines
 }
 
-// line is the note with its time, where there is room for that.
-func (n note) line(cols int) string {
-	if cols < narrow {
-		return n.text
-	}
-	return n.at.Format(time.TimeOnly) + "  " + n.text
-}
-
-func (v *view) header(cols int) []string {
+func (v *view) statusRow(cols int) []string {
 	status := v.status()
 	lines := field("Status", status, cols)
 	if v.color && len(lines) == 1 {
-		good := 500
-		if status == online {
-			good = 200
-		}
-		lines[0] = strings.TrimSuffix(lines[0], status) + colored(status, good)
-	}
-	for _, e := range v.endpoints {
-		for _, row := range e.rows {
-			if len(v.endpoints) > 1 && e.status != online {
-				row += " (offline)"
-			}
-			lines = append(lines, field("Forwarding", row, cols)...)
-		}
-		for _, row := range e.shared.rows() {
-			lines = append(lines, field(row[0], row[1], cols)...)
-		}
-	}
-	if v.inspect != "" {
-		lines = append(lines, field("Inspector", printable(v.inspect), cols)...)
-	}
-	lines = append(lines, field(v.served, v.counts(), cols)...)
-	lines = append(lines, field("Server", printable(v.server)+v.through, cols)...)
-	if v.latency > 0 {
-		lines = append(lines, field("Latency", short(v.latency), cols)...)
+		lines[0] = strings.TrimSuffix(lines[0], status) + colored(status, goodness(status))
 	}
 	return lines
 }
 
+// status is that of all endpoints.
 func (v *view) status() string {
 	up := 0
 	for _, e := range v.endpoints {
-		if e.status == online {
+		if e.state == online {
 			up++
 		}
 	}
 	switch {
-	case len(v.endpoints) == 1:
-		return v.endpoints[0].status
-	case up < len(v.endpoints):
-		return fmt.Sprintf("%d of %d online", up, len(v.endpoints))
+	case up == len(v.endpoints):
+		return online
+	case v.endpoints[0].name == "":
+		return v.endpoints[0].state + v.endpoints[0].why
 	}
-	return online
+	return fmt.Sprintf("%d of %d online", up, len(v.endpoints))
+}
+
+// about is what is seen beside status and endpoints.
+func (v *view) about(cols int) (lines []string) {
+	if v.refused != "" {
+		lines = append(lines, field("Config", "not used: "+v.refused, cols)...)
+	}
+	if v.inspect != "" {
+		lines = append(lines, field("Inspector", printable(v.inspect), cols)...)
+	}
+	lines = append(lines, field(v.served(), v.counts(), cols)...)
+	return append(lines, v.servers(cols)...)
 }
 
 func (v *view) counts() string {
@@ -198,12 +193,25 @@ func (v *view) counts() string {
 	return text
 }
 
-// row is a request's. Where there is little room the path gives way first, as the rest
-// says what became of it.
-func (v *view) row(r request, cols int) string {
-	before := fmt.Sprintf("%s  %-7s ", r.at.Format(time.TimeOnly), printable(r.Method))
+// line is the note with its time, where there is room for that, behind names columns for its
+// endpoint.
+func (n note) line(cols, names int) string {
+	before := n.at.Format(time.TimeOnly) + "  "
 	if cols < narrow {
-		before = printable(r.Method) + " "
+		before = ""
+	}
+	if n.endpoint != "" {
+		before += named(n.endpoint, cols, names)
+	}
+	return before + n.text
+}
+
+// line is a request's, behind names columns for its endpoint. Where there is little room the
+// path gives way first, as the rest says what became of it.
+func (r request) line(cols, names int, color bool) string {
+	before := fmt.Sprintf("%s  %s%-7s ", r.at.Format(time.TimeOnly), named(r.endpoint, cols, names), printable(r.Method))
+	if cols < narrow {
+		before = named(r.endpoint, cols, names) + printable(r.Method) + " "
 	}
 	status, took := outcome(r.Exchange), short(r.Duration)
 	room := cols - utf8.RuneCountInString(before+status+took) - 4
@@ -211,7 +219,7 @@ func (v *view) row(r request, cols int) string {
 		return cut(before+status+" "+took, cols)
 	}
 	path := cut(printable(r.Path), room)
-	if v.color {
+	if color {
 		status = colored(status, r.Status)
 	}
 	return before + path + "  " + status + "  " + took
@@ -223,7 +231,11 @@ func field(label, value string, cols int) []string {
 	if cols < narrow {
 		line, indent = cut(label+" ", cols-1), ""
 	}
-	var lines []string
+	return wrap(line, indent, value, cols)
+}
+
+// wrap has value follow line, and on more rows indent.
+func wrap(line, indent, value string, cols int) (lines []string) {
 	for rest := []rune(value); ; line = indent {
 		room := max(cols-utf8.RuneCountInString(line), 1)
 		if len(rest) <= room {

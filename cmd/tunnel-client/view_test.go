@@ -14,14 +14,16 @@ import (
 func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
 func readyView() *view {
-	v := &view{server: "https://tunnel.example", served: "Requests", latency: 23 * time.Millisecond}
-	v.change(change{event: tunnel.Ready, url: "https://demo.tunnel.example", target: "http://localhost:3000", inspect: "http://127.0.0.1:4040"}, noon())
+	v := &view{endpoints: []*shown{{}}}
+	v.change(change{event: tunnel.Ready, url: "https://demo.tunnel.example", target: "http://localhost:3000", server: "https://tunnel.example",
+		served: servedRequests, inspect: "http://127.0.0.1:4040"}, noon())
+	v.change(change{event: measured, latency: 23 * time.Millisecond}, noon())
 	return v
 }
 
 func TestView(t *testing.T) {
 	v := readyView()
-	v.request(forward.Exchange{Method: "GET", Path: "/", Status: 200, Duration: 12 * time.Millisecond}, noon())
+	v.request(request{at: noon(), Exchange: forward.Exchange{Method: "GET", Path: "/", Status: 200, Duration: 12 * time.Millisecond}})
 	v.change(change{event: tunnel.Disconnected, url: "https://demo.tunnel.example", cause: "reset\n"}, noon())
 	const want = `Status       disconnected: reset\x0a
 Forwarding   https://demo.tunnel.example -> http://localhost:3000
@@ -38,41 +40,33 @@ Stop         Ctrl-C
 	}
 }
 
-// With several endpoints each has its rows, and who is away is told apart.
-func TestViewOfSeveral(t *testing.T) {
-	v := readyView()
-	v.change(change{event: tunnel.Ready, url: "tcp://tunnel.example:7000", target: "tcp://localhost:22", urls: []string{"tcp://other.example:7000"}}, noon())
-	v.change(change{event: tunnel.Disconnected, url: "tcp://tunnel.example:7000"}, noon())
-	text := strings.Join(v.frame(120, 24), "\n")
-	wantText(t, text, "Status       1 of 2 online\n", "Forwarding   https://demo.tunnel.example -> http://localhost:3000\n",
-		"tcp://tunnel.example:7000 -> tcp://localhost:22 (offline)\n", "tcp://other.example:7000 -> tcp://localhost:22 (offline)\n")
-}
-
 // Whatever its size, nothing is beyond the window, and a visitor's bytes are no commands.
 func TestViewFits(t *testing.T) {
-	v := readyView()
-	for i := range 3 * maxRequests {
-		v.request(forward.Exchange{Method: "GE\x1bT", Path: fmt.Sprintf("/\x1b]0;title\x07日本\r\n%d/", i) + strings.Repeat("x", 2*maxPath), Status: 200}, noon())
-		v.note(strings.Repeat("ü", maxNote), noon())
-	}
-	for _, cols := range []int{1, 2, 7, 8, 9, 20, 30, 59, 60, 61, 80, 200} {
-		for _, rows := range []int{1, 2, 3, 7, 8, 9, 10, 11, 12, 24, 40} {
-			lines := v.frame(cols, rows)
-			if len(lines) > rows || len(lines) == 0 {
-				t.Fatalf("%d lines in %d rows", len(lines), rows)
-			}
-			for _, line := range lines {
-				if n := utf8.RuneCountInString(line); n > cols || strings.ContainsAny(line, "\x1b\x07\r\n") {
-					t.Fatalf("%d characters in %d columns: %q", n, cols, line)
+	for name, v := range map[string]*view{"one": readyView(), "several": severalView(30)} {
+		for i := range 3 * maxRequests {
+			e := forward.Exchange{Method: "GE\x1bT", Path: fmt.Sprintf("/\x1b]0;title\x07日本\r\n%d/", i) + strings.Repeat("x", 2*maxPath), Status: 200}
+			v.request(request{v.endpoints[0].name, noon(), e})
+			v.note(note{noon(), v.endpoints[0].name, strings.Repeat("ü", maxNote)})
+		}
+		for _, cols := range []int{1, 2, 7, 8, 9, 20, 30, 59, 60, 61, 80, 200} {
+			for _, rows := range []int{1, 2, 3, 7, 8, 9, 10, 11, 12, 24, 40, 100, 1000} {
+				lines := v.frame(cols, rows)
+				if len(lines) > rows || len(lines) == 0 {
+					t.Fatalf("%s: %d lines in %d rows", name, len(lines), rows)
+				}
+				for _, line := range lines {
+					if n := utf8.RuneCountInString(line); n > cols || strings.ContainsAny(line, "\x1b\x07\r\n") {
+						t.Fatalf("%s: %d characters in %d columns: %q", name, n, cols, line)
+					}
 				}
 			}
 		}
-	}
-	if n := len(v.requests); n > 2*maxRequests {
-		t.Errorf("%d requests are kept", n)
-	}
-	if n := len(v.notes); n > maxNotes {
-		t.Errorf("%d notes are kept", n)
+		if n := len(v.requests); n > 2*maxRequests {
+			t.Errorf("%s: %d requests are kept", name, n)
+		}
+		if n := len(v.notes); n > maxNotes {
+			t.Errorf("%s: %d notes are kept", name, n)
+		}
 	}
 }
 
