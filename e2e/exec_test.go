@@ -83,13 +83,11 @@ func TestExecReady(t *testing.T) {
 				content, _ := os.ReadFile(file)
 				return string(content) == url+"\n"
 			})
+			_, port, _ := net.SplitHostPort(addr)
+			eventually(t, "the command's output", func() bool { return p.out.String() == url+" "+port+"\n" })
 			p.signal(t, syscall.SIGTERM)
 			if got := p.exit(t); got != 143 {
 				t.Errorf("exit code %d, want 143", got)
-			}
-			_, port, _ := net.SplitHostPort(addr)
-			if got, want := p.out.String(), url+" "+port+"\n"; got != want {
-				t.Errorf("standard output is %q, want %q", got, want)
 			}
 			if _, err := os.Stat(file); err == nil {
 				t.Error("the URL file is left")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 )
 
@@ -49,9 +50,9 @@ func TestTap(t *testing.T) {
 	if !told {
 		t.Error("nothing is told of an abort")
 	}
-	below := &lingering{Conn: a, seconds: -1}
+	below := lingers(a)
 	(&Tap{Conn: secure{a, below}}).SetLinger(0)
-	if below.seconds != 0 {
+	if below.seconds.Load() != 0 {
 		t.Error("the connection below TLS would end where it is to be aborted")
 	}
 }
@@ -67,11 +68,18 @@ func (s secure) NetConn() net.Conn { return s.below }
 // lingering remembers what SetLinger was told.
 type lingering struct {
 	net.Conn
-	seconds int
+	seconds atomic.Int64 // a splice aborts from another goroutine
+}
+
+// lingers is conn that was told nothing so far.
+func lingers(conn net.Conn) *lingering {
+	l := &lingering{Conn: conn}
+	l.seconds.Store(-1)
+	return l
 }
 
 func (l *lingering) SetLinger(seconds int) error {
-	l.seconds = seconds
+	l.seconds.Store(int64(seconds))
 	return nil
 }
 

@@ -348,10 +348,10 @@ func TestUpgradeWithoutConnection(t *testing.T) {
 func TestUpgradeLingersBefore101(t *testing.T) {
 	one, peer := pair(t)
 	go io.Copy(io.Discard, peer)
-	visitor, app := &lingering{Conn: one, seconds: -1}, &lingering{Conn: one, seconds: -1}
+	visitor, app := lingers(one), lingers(one)
 	seen := &watched{Conn: visitor, wrote: func() {
-		if visitor.seconds != 0 || app.seconds != 0 {
-			t.Errorf("at the 101 the visitor lingers %d s and the app %d s, want 0", visitor.seconds, app.seconds)
+		if v, a := visitor.seconds.Load(), app.seconds.Load(); v != 0 || a != 0 {
+			t.Errorf("at the 101 the visitor lingers %d s and the app %d s, want 0", v, a)
 		}
 	}}
 	go peer.Close()
