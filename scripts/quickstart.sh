@@ -87,7 +87,10 @@ await() {
   while :; do
     kill -0 "$1" 2>/dev/null || alive=false
     # Read after the process was looked at, so that the last words of an ended one are seen.
-    found=$(sed -n "$3" "$2" | head -n 1)
+    found=
+    if [ -e "$2" ]; then # the process makes it
+      found=$(sed -n "$3" "$2" | head -n 1)
+    fi
     if [ -n "$found" ]; then
       return 0
     fi

@@ -110,7 +110,8 @@ func (s *session) claimPort(b *protocol.Bind, p *policy.Policy, c portClaim) (*p
 	if last.port != 0 && s.server.isAlive(c.name(last.port), owner) {
 		return nil, taken
 	}
-	port, err := c.ports.claim(s.owner, name, b.Port, last.port, func(port int) error {
+	another := func(port int) bool { return s.server.last.another(key, port) }
+	port, err := c.ports.claim(s.owner, name, b.Port, last.port, another, func(port int) error {
 		route := &registry.Route{Name: c.name(port), Owner: owner, Kind: c.kind, Policy: p, Ends: ends(b), Dial: c.dial(name)}
 		if err := s.bindRoute(route); err != nil {
 			return err

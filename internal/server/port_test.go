@@ -388,3 +388,27 @@ func TestPortOfDrainingClient(t *testing.T) {
 		t.Errorf("no drained but %+v", m)
 	}
 }
+
+// TestPortWaitsForItsName: a port that a name gave back goes to others when there is no
+// other left, and not before.
+func TestPortWaitsForItsName(t *testing.T) {
+	n := start(t, server.Config{TCPPorts: ports(t, 8)})
+	first := n.connect("", "token", "")
+	mine := first.must(first.bindPort("mine", 0)).Port
+	first.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "mine"}})
+	closed(t, mine)
+	others := n.connect("", "another", "")
+	for i := range 7 {
+		if b := others.must(others.bindPort(strconv.Itoa(i), 0)); b.Port == mine {
+			t.Errorf("name %d of 7 has it", i)
+		}
+	}
+	if got := first.must(first.bindPort("mine", 0)).Port; got != mine {
+		t.Errorf("port %d, want %d", got, mine)
+	}
+	first.send(&protocol.Message{Unbind: &protocol.Unbind{Name: "mine"}})
+	closed(t, mine)
+	if b := others.must(others.bindPort("last", 0)); b.Port != mine {
+		t.Errorf("the last one is %d, want %d", b.Port, mine)
+	}
+}

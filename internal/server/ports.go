@@ -68,8 +68,9 @@ func (p Ports) preferred(owner, name string) int {
 const maxTries = 64
 
 // claim binds a port, the wanted one if there is one, else last if it is not 0, else
-// the first that is free from the preferred one on, by calling bind for each.
-func (p Ports) claim(owner, name string, wanted, last int, bind func(port int) error) (int, error) {
+// the first that is free from the preferred one on, by calling bind for each. One that
+// another name had comes when there is no other.
+func (p Ports) claim(owner, name string, wanted, last int, another func(port int) bool, bind func(port int) error) (int, error) {
 	if p.size() == 0 {
 		return 0, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server gives no such ports", Hint: "its operator opens some with --tcp-ports and --udp-ports"}
 	}
@@ -85,10 +86,15 @@ func (p Ports) claim(owner, name string, wanted, last int, bind func(port int) e
 		}
 	}
 	start := p.preferred(owner, name)
-	for i := range min(p.size(), maxTries) {
-		port := p.First + (start+i)%p.size()
-		if err := bind(port); !unavailable(err) {
-			return port, whyNot(port, err)
+	for _, anothers := range []bool{false, true} {
+		for i := range min(p.size(), maxTries) {
+			port := p.First + (start+i)%p.size()
+			if another(port) != anothers {
+				continue
+			}
+			if err := bind(port); !unavailable(err) {
+				return port, whyNot(port, err)
+			}
 		}
 	}
 	return 0, &protocol.Error{Code: protocol.PortUnavailable, Message: "no port is free", Hint: "try again later, or ask the server's operator for more ports"}
@@ -119,7 +125,7 @@ func whyNot(port int, err error) error {
 	return err
 }
 
-// maxRemembered bounds what is remembered of who had which port, of about 200 bytes
+// maxRemembered bounds what is remembered of who had which port, of about 400 bytes
 // each. Above, all is forgotten.
 const maxRemembered = 20_000
 
@@ -128,11 +134,17 @@ type lastPorts struct {
 	mu    sync.Mutex
 	turn  int // of the claim that was kept last, counted from 1
 	ports map[portKey]lastPort
+	had   map[kindPort]portKey // who had a port last
 }
 
 // lastPort is a port and when it was kept, in turns: a name that has its old port again
 // is not as it was.
 type lastPort struct{ port, turn int }
+
+type kindPort struct {
+	kind protocol.Kind
+	port int
+}
 
 type portKey struct {
 	kind        protocol.Kind
@@ -149,6 +161,14 @@ func (l *lastPorts) of(k portKey) lastPort {
 	return l.ports[k]
 }
 
+// another reports whether another name than k's had port last, and may want it again.
+func (l *lastPorts) another(k portKey, port int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	had, ok := l.had[kindPort{k.kind, port}]
+	return ok && had != k && l.ports[had].port == port
+}
+
 // keepAfter remembers port for k, unless another was kept since last was read. It
 // returns what is remembered then.
 func (l *lastPorts) keepAfter(k portKey, last lastPort, port int) lastPort {
@@ -158,10 +178,10 @@ func (l *lastPorts) keepAfter(k portKey, last lastPort, port int) lastPort {
 		return now
 	}
 	if l.ports == nil || len(l.ports) >= maxRemembered {
-		l.ports = make(map[portKey]lastPort)
+		l.ports, l.had = make(map[portKey]lastPort), make(map[kindPort]portKey)
 	}
 	l.turn++
 	now := lastPort{port, l.turn}
-	l.ports[k] = now
+	l.ports[k], l.had[kindPort{k.kind, port}] = now, k
 	return now
 }

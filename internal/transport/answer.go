@@ -133,7 +133,11 @@ func readAnswer(r io.Reader, req *http.Request) (*http.Response, *bufio.Reader, 
 	limited := &io.LimitedReader{R: r, N: maxAnswer}
 	br := bufio.NewReader(limited)
 	if _, err := br.Peek(1); err != nil {
-		return nil, nil, fmt.Errorf("the connection was closed without an answer (%w): something on the way does not let the upgrade pass, or this is not a tunnel server", err)
+		const cause = "the connection was closed without an answer (%w): something on the way does not let the upgrade pass, or this is not a tunnel server"
+		if req.URL.Scheme == "http" {
+			return nil, nil, fmt.Errorf(cause+"; where its port is one for TLS, use https:// in --server", err)
+		}
+		return nil, nil, fmt.Errorf(cause, err)
 	}
 	begin, _ := br.Peek(min(br.Buffered(), 24))
 	begin = append([]byte(nil), begin...)

@@ -126,7 +126,7 @@ func TestAnswers(t *testing.T) {
 		{"redirect to nowhere", "HTTP/1.1 302 X\r\n\r\n", 302, "", []string{"302 Found, and"}},
 		{"gateway", "HTTP/1.1 502 \x1b[31mred\r\n\r\n", 502, "", []string{"502 Bad Gateway", "in front of it"}},
 		{"unknown status", "HTTP/1.1 599 \x1b\r\n\r\n", 599, "", []string{"599,"}},
-		{"closed at once", "", 0, "", []string{"without an answer", "EOF"}},
+		{"closed at once", "", 0, "", []string{"without an answer", "EOF", "https://"}},
 		{"cut", "HTTP/1.1 101 Switch", 0, "", []string{"in the middle of the answer"}},
 		{"garbage", "SSH-2.0-OpenSSH_9.2\x1b[31m\r\n", 0, "", []string{"not HTTP", `"SSH-2.0-OpenSSH_9.2\x1b[31m"`}},
 		{"bad header", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n", 0, "", []string{"not well-formed"}},
