@@ -54,6 +54,7 @@ func TestRefusesToStart(t *testing.T) {
 		"cert without key":      {"--domain x.test --cert x.pem", "--cert needs --key"},
 		"key without cert":      {"--domain x.test --key x.key", "--key needs --cert"},
 		"two certs, one key":    {"--cert x.pem --cert y.pem --key x.key " + loopbacks, "2 --cert and 1 --key"},
+		"ACME address":          {"--acme-email you --domain example.com " + loopbacks, `"you" is not an address`},
 		"cert and ACME":         {"--cert x.pem --key x.key --acme-email a@example.com " + loopbacks, "exclude each other"},
 		"missing cert":          {"--cert none.pem --key none.key " + loopbacks, "none.pem"},
 		"TLS listen":            {"--acme-ca https://ca.test/ --listen 127.0.0.1:0 --tls-listen 127.0.0.1", `"127.0.0.1" is not HOST:PORT`},

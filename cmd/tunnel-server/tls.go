@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/mail"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,11 @@ func secure(c *cli.Context, config *server.Config) (end func(), err error) {
 			return none, err
 		}
 		t.GetCertificate = files.GetCertificate
+		for _, name := range []string{config.Domain, "*." + config.Domain} {
+			if !files.Covers(name) && (name == config.Domain || !config.PathNames) {
+				config.Log.Warn("no --cert is for this name: visitors will refuse what they get", "name", name)
+			}
+		}
 		return none, nil
 	}
 	return order(c, config)
@@ -138,6 +144,11 @@ func checkTLS(c *cli.Context) error {
 		return errors.New("--cert and --acme-… exclude each other: choose where certificates come from")
 	case c.Duration("hsts") < 0:
 		return fmt.Errorf("--hsts %s is negative", c.Duration("hsts"))
+	}
+	if address := text(c, "acme-email"); address != "" {
+		if a, err := mail.ParseAddress(address); err != nil || a.Address != address {
+			return fmt.Errorf("--acme-email %q is not an address such as you@example.com", address)
+		}
 	}
 	if usesACME(c) {
 		return nil

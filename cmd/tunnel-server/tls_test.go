@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,31 @@ func TestServesFiles(t *testing.T) {
 	}
 	if code := s.end(); code != 0 {
 		t.Errorf("exit %d: %s", code, s.log.String())
+	}
+}
+
+// A name of the domain that no certificate is for is told of at the start.
+func TestWarnsOfNames(t *testing.T) {
+	for _, test := range []struct {
+		certified, flags []string
+		want             []string
+	}{
+		{[]string{"tunnel.example.com", "*.tunnel.example.com"}, nil, nil},
+		{[]string{"app.example.org"}, nil, []string{"tunnel.example.com", "*.tunnel.example.com"}},
+		{[]string{"tunnel.example.com"}, nil, []string{"*.tunnel.example.com"}},
+		{[]string{"tunnel.example.com"}, []string{"--path-names"}, nil},
+	} {
+		cert := rig.NewCertificate(t, test.certified...)
+		s := serveTLS(t, cert.Roots, append(test.flags, "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0",
+			"--domain", "tunnel.example.com", "--cert", cert.Cert, "--key", cert.Key)...)
+		s.end()
+		var got []string
+		for _, m := range regexp.MustCompile(`msg="no --cert is for this name.*" name=(\S+)`).FindAllStringSubmatch(s.log.String(), -1) {
+			got = append(got, m[1])
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("certificate for %q, %q: told of %q, want %q", test.certified, test.flags, got, test.want)
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -94,6 +96,16 @@ func (f *Files) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		return wildcard, nil
 	}
 	return f.pairs[0].cert, nil
+}
+
+// Covers reports whether a visitor who asks for name finds a certificate for it; name may
+// begin with "*.".
+func (f *Files) Covers(name string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return slices.ContainsFunc(f.pairs, func(l *loaded) bool {
+		return l.cert.Leaf.VerifyHostname(strings.Replace(name, "*", "any", 1)) == nil
+	})
 }
 
 // names says that a certificate holds name itself, not a wildcard for it.
