@@ -27,7 +27,7 @@ import (
 // wherever a direct connection would show it (R1).
 //
 // Each kill cuts the answers of one wave, all offsets of all framings at once, so
-// that there are thousands: 3,520, and with E2E_CUTS=full twice as many. The kill
+// that there are thousands: 5,280, and with E2E_CUTS=full twice as many. The kill
 // comes when what was sent has settled at the visitor, or while it is in a rush.
 func TestCutAnswers(t *testing.T) {
 	all := tally{}

@@ -167,6 +167,29 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 	}
 }
 
+// Nor by names that are refused, nor by sessions that fail, with a token that is right.
+func TestTenantsDoNotFillTheLog(t *testing.T) {
+	var log rig.Buffer
+	n := start(t, server.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	owner, c := n.connect("", "owner", ""), n.connect("", "tenant", "")
+	owner.must(owner.bind("demo"))
+	for range 100 {
+		c.refused(c.bind("demo"), protocol.NameTaken)
+		failing, err := n.dial("", "tenant")
+		if err != nil {
+			t.Fatal(err)
+		}
+		failing.send(&protocol.Message{Bind: &protocol.Bind{}}) // before hello
+		for failing.read().Bye == nil {
+		}
+	}
+	for _, line := range []string{"name refused", "session failed"} {
+		if lines := strings.Count(log.String(), line); lines < 1 || lines > 20 { // over two minutes
+			t.Errorf("%d lines of 100 with %q", lines, line)
+		}
+	}
+}
+
 // S12: while the file of tokens is spoilt nobody gets in, whatever is shown, and
 // it is no failed login.
 func TestSpoiltTokens(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/revtun/tunnel/internal/auth"
 	"github.com/revtun/tunnel/internal/transport"
@@ -125,7 +124,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 			refuse(e)
 			return
 		}
-		s.log.Info("session failed", "remote", r.RemoteAddr, "err", err)
+		s.refused.log(s.log, protocol.SessionLost, "session failed", "remote", r.RemoteAddr, "err", err)
 		return
 	}
 	log := s.log.With("session", short(id), "remote", r.RemoteAddr, "transport", string(kind))
@@ -137,14 +136,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}()
 }
 
-// refuseUpgrade says no, and logs it as often as is bearable.
+// refuseUpgrade says no.
 func (s *Server) refuseUpgrade(w http.ResponseWriter, r *http.Request, from netip.Addr, e *protocol.Error) {
-	level, unlogged := s.refused.count(e.Code, time.Now())
-	log := s.log
-	if unlogged > 0 {
-		log = log.With("unlogged", unlogged)
-	}
-	log.Log(r.Context(), level, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
+	s.refused.log(s.log, e.Code, "session refused", "remote", r.RemoteAddr, "from", from.String(), "code", string(e.Code), "err", e.Message)
 	transport.Refuse(w, e)
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,6 +24,15 @@ type refusals struct {
 	since    time.Time
 	logged   int
 	unlogged int // since the last line
+}
+
+// log writes a line about a refusal, as often as is bearable.
+func (r *refused) log(log *slog.Logger, code protocol.Code, line string, args ...any) {
+	level, unlogged := r.count(code, time.Now())
+	if unlogged > 0 {
+		args = append(args, "unlogged", unlogged)
+	}
+	log.Log(context.Background(), level, line, args...)
 }
 
 // count returns the level at which a refusal is logged, and how many there were

@@ -96,8 +96,9 @@ func (s *session) run(conn net.Conn) {
 	}
 	if err != nil {
 		timer.Stop()
-		s.log.Info("session failed", "err", err)
-		s.farewell(asError(err, protocol.ProtocolViolation))
+		e := asError(err, protocol.ProtocolViolation)
+		s.server.refused.log(s.log, e.Code, "session failed", "err", err)
+		s.farewell(e)
 		return
 	}
 	timer.Stop()
@@ -258,7 +259,7 @@ func (s *session) bind(b *protocol.Bind) *protocol.Bound {
 	bound, err := s.claim(b)
 	if err != nil {
 		e := asError(err, protocol.NameTaken)
-		s.log.Info("name refused", "name", b.Name[:min(len(b.Name), protocol.MaxName)], "code", string(e.Code))
+		s.server.refused.log(s.log, e.Code, "name refused", "name", b.Name[:min(len(b.Name), protocol.MaxName)], "code", string(e.Code))
 		return &protocol.Bound{ID: b.ID, Name: b.Name, Error: e}
 	}
 	bound.ID, bound.Enforced = b.ID, b.Share.Parts()
