@@ -197,6 +197,7 @@ func (a *App) upload(w http.ResponseWriter, r *http.Request, ask Ask) {
 		return
 	}
 	a.Journal.note(ask.ID, "body", bodyWhole)
+	time.Sleep(ask.Think)
 	answer := Ask{ID: ask.ID, Kind: Length, Size: answerSize, Abort: ask.Abort}
 	a.body(w, answer)
 }

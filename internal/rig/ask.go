@@ -37,6 +37,7 @@ type Ask struct {
 	Size   int64         // bytes of the body, or of each message
 	Pieces int           // in which the body is written and flushed, or messages; 0 is one
 	Pause  time.Duration // between two pieces
+	Think  time.Duration // of the app, between a Post's body and its answer
 	// Abort, if positive, is after how many bytes of its answer the app breaks the connection off.
 	Abort int64
 	// Unsized sends a Post's body chunked, not with a Content-Length.
@@ -53,6 +54,9 @@ func (a Ask) once() bool {
 // Path is the request's target: the app reads from it what it is to do.
 func (a Ask) Path() string {
 	q := url.Values{"id": {a.ID}, "size": {strconv.FormatInt(a.Size, 10)}, "pieces": {strconv.Itoa(a.Pieces)}, "pause": {a.Pause.String()}}
+	if a.Think > 0 {
+		q.Set("think", a.Think.String())
+	}
 	if a.Abort > 0 {
 		q.Set("abort", strconv.FormatInt(a.Abort, 10))
 	}
@@ -73,6 +77,7 @@ func parseAsk(u *url.URL) (Ask, error) {
 	}
 	a.Pieces, _ = strconv.Atoi(q.Get("pieces"))
 	a.Pause, _ = time.ParseDuration(q.Get("pause"))
+	a.Think, _ = time.ParseDuration(q.Get("think"))
 	if a.ID == "" {
 		return a, fmt.Errorf("no id")
 	}

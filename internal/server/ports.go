@@ -87,11 +87,13 @@ func (p Ports) claim(owner, name string, wanted, last int, another func(port int
 	}
 	start := p.preferred(owner, name)
 	for _, anothers := range []bool{false, true} {
-		for i := range min(p.size(), maxTries) {
+		tries := 0
+		for i := 0; i < p.size() && tries < maxTries; i++ {
 			port := p.First + (start+i)%p.size()
 			if another(port) != anothers {
 				continue
 			}
+			tries++
 			if err := bind(port); !unavailable(err) {
 				return port, whyNot(port, err)
 			}
