@@ -31,7 +31,7 @@ func shells() []string { return []string{"bash", "zsh", "fish"} }
 
 func (p process) completionCommand() *cli.Command {
 	return &cli.Command{
-		Name: "completion", Usage: "print what completes command lines in bash, zsh or fish", UsageText: "tunnel-client completion bash|zsh|fish",
+		Name: "completion", Usage: "print a shell completion script for bash, zsh or fish", UsageText: "tunnel-client completion bash|zsh|fish",
 		Description: completionDescription, HideHelpCommand: true, OnUsageError: onUsageError,
 		Action: func(c *cli.Context) error {
 			shell := c.Args().First()

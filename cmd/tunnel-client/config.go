@@ -280,11 +280,15 @@ func target(kind protocol.Kind, args []string) (forward.Target, error) {
 	case len(args) == 0:
 		return forward.Target{}, fmt.Errorf("%s needs a TARGET, the local app: tunnel-client %[1]s 3000 (see tunnel-client %[1]s --help)", kind)
 	case len(args) > 1:
-		return forward.Target{}, fmt.Errorf("%s takes one TARGET, and there are %d: %s", kind, len(args), strings.Join(args, " "))
+		return forward.Target{}, fmt.Errorf("%s takes one TARGET, got %d: %s", kind, len(args), strings.Join(args, " "))
 	case kind == protocol.KindHTTP:
 		t, err := forward.ParseTarget(args[0])
-		if err != nil && isFolder(args[0]) {
+		switch {
+		case err == nil:
+		case isFolder(args[0]):
 			err = fmt.Errorf("%s is a folder: tunnel-client file %[1]s serves it", args[0])
+		case isPath(args[0]):
+			err = fmt.Errorf("%s is a path, not an app: a folder is served by tunnel-client file %[1]s", args[0])
 		}
 		return t, err
 	}
@@ -322,7 +326,7 @@ func trust(file string) (*tls.Config, error) {
 		roots = x509.NewCertPool() // a system without roots
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate: it is to be PEM, with BEGIN CERTIFICATE", file)
+		return nil, fmt.Errorf("%s holds no certificate: it must be PEM, with BEGIN CERTIFICATE", file)
 	}
 	return &tls.Config{RootCAs: roots}, nil
 }

@@ -81,7 +81,7 @@ func (p process) initConfig(c *cli.Context) error {
 	case 1:
 		path = c.Args().First()
 	default:
-		return usageError{fmt.Errorf("config init takes one FILE, and there are %d: %s", c.NArg(), strings.Join(c.Args().Slice(), " "))}
+		return usageError{fmt.Errorf("config init takes one FILE, got %d: %s", c.NArg(), strings.Join(c.Args().Slice(), " "))}
 	}
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {

@@ -145,11 +145,11 @@ func (w *written) parse(path string, data []byte) {
 		w.problems.add(position{file: path}, "the file is empty: tunnel-client config init shows what belongs there")
 		return
 	case err == nil && !errors.Is(d.Decode(&second), io.EOF):
-		w.problems.add(position{path, second.Line}, "a second document begins, or something that is no YAML: a file is one document")
+		w.problems.add(position{path, second.Line}, "a second document begins, or something that is not YAML: a file is one document")
 		return
 	case err != nil:
-		at, text := yamlError(path, err)
-		w.problems.add(at, "this is no YAML: %s", text)
+		at, text := yamlError(path, data, err)
+		w.problems.add(at, "invalid YAML: %s", text)
 		return
 	}
 	versioned := document.Content[0].Kind != yaml.MappingNode // what it is instead is said below
@@ -171,9 +171,23 @@ func (w *written) parse(path string, data []byte) {
 	}
 }
 
-// yamlError makes "yaml: line 3: TEXT" a position and TEXT.
-func yamlError(path string, err error) (position, string) {
+// definedTwice says that a key is there twice in what.
+func definedTwice(key, what string) string {
+	if what == "endpoints" {
+		return "endpoint " + key + " is defined twice"
+	}
+	return key + " is defined twice in " + what
+}
+
+// yamlError makes "yaml: line 3: TEXT" a position and TEXT. A tab in the indentation of data is told
+// as such, where it is: package yaml speaks of a character that cannot start a token.
+func yamlError(path string, data []byte, err error) (position, string) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.Contains(text, "cannot start any token") || strings.Contains(text, "tab character") {
+		if n := tabbed(data); n > 0 {
+			return position{path, n}, "it is indented with a tab: YAML is indented with spaces"
+		}
+	}
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
 		if line, after, ok := strings.Cut(rest, ": "); ok {
 			if n, err := strconv.Atoi(line); err == nil {
@@ -184,10 +198,22 @@ func yamlError(path string, err error) (position, string) {
 	return position{file: path}, text
 }
 
+// tabbed is the first line of data that is indented with a tab, or 0.
+func tabbed(data []byte) int {
+	n := 0
+	for line := range bytes.Lines(data) {
+		n++
+		if indent, _, _ := bytes.Cut(line, bytes.TrimLeft(line, " \t")); bytes.Contains(indent, []byte("\t")) {
+			return n
+		}
+	}
+	return 0
+}
+
 func (w *written) endpoint(path, name string, value *yaml.Node) {
 	at := position{path, value.Line}
 	if value.Kind != yaml.MappingNode {
-		w.problems.add(at, "endpoint %s is to be keys with values, such as target: 3000", name)
+		w.problems.add(at, "endpoint %s must be keys with values, such as target: 3000", name)
 		return
 	}
 	s := w.endpoints[name]
@@ -206,7 +232,7 @@ func (w *written) endpoint(path, name string, value *yaml.Node) {
 func (w *written) each(path string, n *yaml.Node, what string, f func(key string, value *yaml.Node)) {
 	n = meant(n)
 	if n.Kind != yaml.MappingNode {
-		w.problems.add(position{path, n.Line}, "%s is to be keys with values, such as target: 3000", what)
+		w.problems.add(position{path, n.Line}, "%s must be keys with values, such as target: 3000", what)
 		return
 	}
 	seen := make(map[string]bool)
@@ -216,7 +242,7 @@ func (w *written) each(path string, n *yaml.Node, what string, f func(key string
 		case key.Kind != yaml.ScalarNode:
 			w.problems.add(position{path, key.Line}, "a key of %s is no text", what)
 		case seen[key.Value]:
-			w.problems.add(position{path, key.Line}, "%s stands twice in %s", key.Value, what)
+			w.problems.add(position{path, key.Line}, "%s", definedTwice(key.Value, what))
 		default:
 			seen[key.Value] = true
 			at := *value
@@ -246,7 +272,7 @@ func (w *written) value(path, endpoint, key string, n *yaml.Node) setting {
 		at := position{path, value.Line}
 		switch {
 		case value.Kind != yaml.ScalarNode:
-			w.problems.add(at, "%s is to have a value, and here are keys or lists", s.called(key))
+			w.problems.add(at, "%s must have a value, and here are keys or lists", s.called(key))
 			return setting{at: s.at, broken: true}
 		case value.ShortTag() == "!!null":
 			w.problems.add(at, "%s has no value: write one, or leave the key out", s.called(key))

@@ -111,7 +111,7 @@ type entrance interface {
 
 func configureConnect(c *cli.Context, stderr io.Writer) (*reached, error) {
 	if c.NArg() != 1 {
-		return nil, fmt.Errorf("connect takes one NAME, that of a private endpoint, and there are %d: tunnel-client connect db (see tunnel-client connect --help)", c.NArg())
+		return nil, fmt.Errorf("connect takes one NAME, that of a private endpoint, got %d: tunnel-client connect db (see tunnel-client connect --help)", c.NArg())
 	}
 	r := &reached{config: &config{json: c.Bool("json"), logFormat: text(c, "log-format")}, name: c.Args().First(), retry: c.Bool("retry"), udp: c.Bool("udp")}
 	if err := protocol.CheckName(r.name); err != nil {

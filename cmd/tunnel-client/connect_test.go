@@ -175,7 +175,7 @@ func TestConnectUsage(t *testing.T) {
 	if code := c.exit(); code != int(exitRuntime) {
 		t.Errorf("with a taken address: exit code %d", code)
 	}
-	wantText(t, c.stderr.String(), "--listen: listen tcp "+busy.Addr().String(), "another program has it: choose another address, or port 0")
+	wantText(t, c.stderr.String(), "--listen: listen tcp "+busy.Addr().String(), "another program uses it: choose another address, or port 0")
 }
 
 // A --listen that others reach is said to be one.

@@ -83,7 +83,7 @@ func configureDoctor(c *cli.Context) (*doctor.Doctor, error) {
 		return d, nil
 	case 1:
 	default:
-		return nil, fmt.Errorf("doctor takes one TARGET at most, and there are %d: %s", c.NArg(), strings.Join(c.Args().Slice(), " "))
+		return nil, fmt.Errorf("doctor takes one TARGET at most, got %d: %s", c.NArg(), strings.Join(c.Args().Slice(), " "))
 	}
 	var app forward.Target
 	if given := c.Args().First(); strings.HasPrefix(given, "tcp://") {

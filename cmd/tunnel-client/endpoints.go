@@ -213,7 +213,7 @@ func (w *written) target(s *spec, given setting) {
 func (w *written) failover(s *spec, given setting) {
 	d, err := time.ParseDuration(strings.Join(given.values, " "))
 	if !given.broken && (err != nil || d <= 0) {
-		w.problems.add(given.at, "%s is to be %s", given.called(keyFailover), slip.Time)
+		w.problems.add(given.at, "%s must be %s", given.called(keyFailover), slip.Time)
 		return
 	}
 	s.failover = d
@@ -230,7 +230,7 @@ func (w *written) option(s *spec, f cli.Flag, given setting) {
 		w.problems.add(given.at, "%s takes one value, and here is a list", given.called(key(name)))
 		return
 	case given.truth && !boolean:
-		w.problems.add(given.at, "%s is no matter of true or false: put quotes around the value if it is meant", given.called(key(name)))
+		w.problems.add(given.at, "%s is no matter of true or false: put quotes around the value if that is intended", given.called(key(name)))
 		return
 	}
 	if isFile(f) {
@@ -343,7 +343,7 @@ func withoutVariable(f cli.Flag) {
 
 func wrongType(f cli.Flag, value string, err error) error {
 	if what := slip.Takes(f); what != "" {
-		return fmt.Errorf("is to be %s, not %q", what, value)
+		return fmt.Errorf("must be %s, not %q", what, value)
 	}
 	return err
 }

@@ -20,8 +20,8 @@ Options may stand before and after it.
 Without --name the public name is a random one that is kept for the server, this directory
 and TARGET; with a token from --token-file, --token-command or TUNNEL_TOKEN it is the token's,
 without one this machine's and user's. Where something on the way shuts the raw upgrade out,
-that is kept for a day. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or where the
-system keeps such things.
+that is kept for a day. What is kept is in tunnel-client/ below $XDG_STATE_HOME, or in the
+system's directory for state.
 
 The first Ctrl-C or SIGTERM lets requests under way finish, the second one ends at once.
 
@@ -169,7 +169,7 @@ func commonFlags() []cli.Flag {
 		str("transport", string(tunnel.Auto), "", "`TRANSPORT` to the server: raw, websocket, or auto: raw, and websocket where that does not get through; or, for http, ptth: reverse HTTP, which other proxies may speak"),
 		str("proxy", "", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY", "`URL` of a forward proxy: http://user:password@host:port, or https://"),
 		str("ca", "", "the system's roots alone", "`FILE` with more certificates (PEM) to trust for an https server or proxy"),
-		span("grace", 30*time.Second, "`TIME` that requests under way may take to finish at the end"),
+		span("grace", 30*time.Second, "how long requests under way may take to finish at shutdown: a `TIME` such as 30s"),
 		yes("retry", "keep trying where the server cannot be reached at first"),
 		yes("json", "print one JSON object a line for each change of the connection, the first when it is ready"),
 		str("url-file", "", "none", "`FILE` to write the public URL to when it is ready, removed at the end; a script that waits for it removes an old one first"),
@@ -250,8 +250,11 @@ func onUsageError(c *cli.Context, err error, subcommand bool) error {
 	if meant != "" {
 		hint = "did you mean --" + meant + "? " + hint
 	}
+	if subcommand && name == "remote-port" {
+		hint = "a port of the server is for tunnel-client tcp and udp: " + hint
+	}
 	if !subcommand && slices.Contains(slip.Names(httpFlags()), name) {
-		hint = "options stand behind the command: tunnel-client http --" + name
+		hint = "options go after the command: tunnel-client http --" + name
 	}
 	return usageError{fmt.Errorf("%s: %s", text, hint)}
 }

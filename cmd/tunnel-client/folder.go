@@ -15,7 +15,7 @@ import (
 	"github.com/revtun/tunnel/internal/forward"
 )
 
-const fileDescription = `DIR is a folder, such as . or ./dist. Its files can be had, and nothing outside of it: links
+const fileDescription = `DIR is a folder, such as . or ./dist. Its files are served, and nothing outside of it: links
 that lead there are refused, and so are absolute links. No local port is opened. Options may
 stand before and after DIR.
 
@@ -52,7 +52,7 @@ func folder(c *cli.Context) (dir string, ok bool, err error) {
 	case command == "file" && len(args) == 0:
 		return "", false, errors.New("file needs a DIR, the folder to serve: tunnel-client file . (see tunnel-client file --help)")
 	case command == "file" && len(args) > 1:
-		return "", false, fmt.Errorf("file takes one DIR, and there are %d: %s", len(args), strings.Join(args, " "))
+		return "", false, fmt.Errorf("file takes one DIR, got %d: %s", len(args), strings.Join(args, " "))
 	case of && (command == "file" || command == "http" && len(args) == 1):
 		dir, err = parseFileURL(args[0])
 		return dir, true, err
@@ -105,6 +105,11 @@ func (f *config) serveFolder(c *cli.Context, dir string) error {
 	f.target = forward.Target{Scheme: "file", Host: (&url.URL{Path: path}).EscapedPath()}
 	f.forward.Handler, f.forward.Timeout = h, 0
 	return nil
+}
+
+// isPath reports whether a word where something else should be is the path of a file, there or not.
+func isPath(word string) bool {
+	return strings.HasPrefix(word, "./") || strings.HasPrefix(word, "../") || strings.HasPrefix(word, "~/") || filepath.IsAbs(word)
 }
 
 // isFolder reports whether a word where something else should be names a folder.

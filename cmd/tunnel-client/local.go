@@ -67,7 +67,7 @@ func (l local) listenUDP() (*net.UDPConn, error) {
 // listenError names the way out of an address that is taken.
 func listenError(err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w: another program has it: choose another address, or port 0 for any that is free", err)
+		err = fmt.Errorf("%w: another program uses it: choose another address, or port 0 for any that is free", err)
 	}
 	return fmt.Errorf("--listen: %w", err)
 }

@@ -23,7 +23,7 @@ import (
 
 const loginDescription = `The token is asked for on the terminal and not shown, or it is the first line of standard
 input. The server is asked whether it lets this client in by it; then it is kept for that
-server, in tunnel-client/ below $XDG_CONFIG_HOME, or where the system keeps such things, in a
+server, in tunnel-client/ below $XDG_CONFIG_HOME, or in the system's directory for settings, in a
 file that only you can read.
 
 All commands show it to that server, and to no other, where there is neither --token-file nor
@@ -135,7 +135,7 @@ func (p process) askToken(server string) (string, error) {
 	}
 	t := strings.TrimSpace(line)
 	if t == "" {
-		return "", errors.New("there is no token in what was entered")
+		return "", errors.New("no token was entered")
 	}
 	if err := checkToken(t); err != nil {
 		return "", fmt.Errorf("the token %w", err)

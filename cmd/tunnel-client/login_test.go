@@ -48,8 +48,8 @@ func TestLogin(t *testing.T) {
 		want        string
 	}{
 		{"wrong", "bad-token\n", nil, 3, "does not know this token (unauthorized): check what you entered; nothing is kept\n"},
-		{"empty", "\n", nil, 2, "there is no token in what was entered"},
-		{"nothing", "", nil, 2, "there is no token in what was entered"},
+		{"empty", "\n", nil, 2, "no token was entered"},
+		{"nothing", "", nil, 2, "no token was entered"},
 		{"a sentence", "my token\n", nil, 2, "the token has a space"},
 		{"argument", "good-token\n", []string{"good-token"}, 2, "login takes no argument"},
 		{"server", "good-token\n", []string{"--server", "tunnel.example"}, 2, "is not http://HOST"},

@@ -62,9 +62,9 @@ func run(ctx context.Context, p process) int {
 		Commands: []*cli.Command{
 			p.exposing("http", "expose a local HTTP app", httpDescription),
 			p.exposing("file", "expose a folder as a static site", fileDescription),
-			p.exposing("tcp", "expose a local app by a port of the server", tcpDescription),
-			p.exposing("tls", "expose a local app by TLS that the server cannot look into", tlsDescription),
-			p.exposing("udp", "expose a local app for datagrams by a port of the server", udpDescription),
+			p.exposing("tcp", "expose a local TCP service on a port of the server", tcpDescription),
+			p.exposing("tls", "expose a local app with end-to-end TLS: the server never sees the plaintext", tlsDescription),
+			p.exposing("udp", "expose a local UDP service on a port of the server", udpDescription),
 			p.execCommand(),
 			p.connectCommand(),
 			p.doctorCommand(),

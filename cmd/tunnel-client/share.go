@@ -138,7 +138,7 @@ func prefixes(list []string, flag string) (all []netip.Prefix, err error) {
 			p, err = a.Prefix(a.BitLen())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("--%s %q is no network: use one such as 192.0.2.0/24 or 2001:db8::/32, or an address", flag, one)
+			return nil, fmt.Errorf("--%s %q is not a network such as 192.0.2.0/24 or 2001:db8::/32, nor an address", flag, one)
 		}
 		all = append(all, p.Masked())
 	}

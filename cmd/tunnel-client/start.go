@@ -24,7 +24,7 @@ others go on. When all have failed, the exit code is that of the first.
 
 The files are those of --config; where two say something of the same key, the later one counts.
 Without --config it is tunnel.yaml in this directory or, where there is none, in tunnel-client/
-below $XDG_CONFIG_HOME, or where the system keeps such things. tunnel-client config init writes
+below $XDG_CONFIG_HOME, or in the system's directory for settings. tunnel-client config init writes
 one to begin with, tunnel-client config check says what is wrong.
 
 When a file changes, and at SIGHUP, what is different is applied: what was added is claimed,
@@ -127,7 +127,7 @@ func newStarter(p process, c *cli.Context) (*starter, error) {
 // noEndpoint says that there is no endpoint name, and which ones there are.
 func (s *starter) noEndpoint(name string) error {
 	all := parseConfig(s.sources.paths, s.sources.used.contents).order
-	hint := "there are " + strings.Join(all, ", ")
+	hint := "the file has " + strings.Join(all, ", ")
 	if near := slip.Nearest(all, name); near != "" {
 		hint = "did you mean " + near + "?"
 	}

@@ -128,7 +128,7 @@ func TestStartChosen(t *testing.T) {
 		want string
 	}{
 		{[]string{"wbe"}, `tunnel.yaml has no endpoint "wbe": did you mean web?`},
-		{[]string{"xyzzy"}, `tunnel.yaml has no endpoint "xyzzy": there are web, docs, api`},
+		{[]string{"xyzzy"}, `tunnel.yaml has no endpoint "xyzzy": the file has web, docs, api`},
 		{[]string{"--all", "web"}, "--all starts all endpoints: leave web out"},
 		{[]string{"--config", "none.yaml"}, "open none.yaml"},
 	} {
@@ -291,7 +291,7 @@ func TestStartReload(t *testing.T) {
 
 	writeConfig(t, a+"  b: {target: 1, grace: soon}\n") // and nobody says so
 	eventually(t, "the mistake is told", func() bool {
-		return strings.Contains(c.stderr.String(), "tunnel.yaml:5: endpoint b: grace is to be a time")
+		return strings.Contains(c.stderr.String(), "tunnel.yaml:5: endpoint b: grace must be a time")
 	})
 	wantText(t, c.stderr.String(), "the new configuration is not used, the old one goes on")
 	if got := get(t, base, "http://b.localhost:"+portOf(base)); got != "fresh" {

@@ -22,8 +22,8 @@ visitor asks for (SNI), and never sees inside. The URL is printed as tls://NAME.
 
 With --terminate this client ends TLS, and the app gets what is inside: HTTP, or any other
 protocol. The client gets the certificate itself, by default from Let's Encrypt, to whose terms
-you agree then, and keeps it with its key in tunnel-client/ below $XDG_STATE_HOME, or where the
-system keeps such things. The server has neither. The authority calls port 443 of NAME.DOMAIN,
+you agree then, and keeps it with its key in tunnel-client/ below $XDG_STATE_HOME, or in the
+system's directory for state. The server has neither. The authority calls port 443 of NAME.DOMAIN,
 so the server's HTTPS is to be reached there. --cert and --key bring a certificate of your own.
 
 At the first Ctrl-C or SIGTERM no new connection comes; those that are open end with the second

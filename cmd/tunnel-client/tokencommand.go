@@ -79,7 +79,7 @@ func (c *tokenCommand) run(ctx context.Context) (string, error) {
 	line, _, _ := strings.Cut(string(out.kept), "\n")
 	token := strings.TrimSpace(line)
 	if token == "" {
-		return "", errors.New("--token-command has printed none: it is to be the first line")
+		return "", errors.New("--token-command printed none: it must be the first line")
 	}
 	if err := checkToken(token); err != nil {
 		return "", fmt.Errorf("what --token-command has printed %w", err)

@@ -32,30 +32,30 @@ func flags() []cli.Flag {
 		return &cli.IntFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
 	}
 	return append([]cli.Flag{
-		str("listen", "127.0.0.1:8080", "`HOST:PORT` for visitors and clients; where TLS is on, for plain HTTP, by default :80"),
-		str("domain", "localhost", "a client's NAME is public as NAME.`DOMAIN`"),
-		&cli.BoolFlag{Name: "path-names", Usage: "make a client's NAME public as https://DOMAIN/NAME/ too, where there is no wildcard DNS; such names share one origin in browsers", EnvVars: env("path-names")},
-		str("public-url", "", "`URL` whose scheme and port are printed, where the server sits behind another proxy"),
-		str("trusted-proxies", "", "`CIDR,…` of proxies whose X-Forwarded-* are believed, and whose connections may begin with a header of the PROXY protocol, version 2"),
-		str("tcp-ports", "", "`FIRST-LAST`: the ports that clients may have for connections, such as 20000-20999, at the host of --tls-listen where TLS is on, else of --listen (default: none)"),
-		str("udp-ports", "", "`FIRST-LAST`: the ports that clients may have for datagrams, at the same host; they may be those of --tcp-ports (default: none)"),
-		span("udp-idle", 2*time.Minute, "after which a visitor who sends and gets no datagrams is forgotten"),
-		number("udp-visitors", 1000, "of a port for datagrams at once, then the one who was idle longest is forgotten"),
-		str("token-file", "", "`FILE` with one token a line, and after it what it may claim, or oidc=ISSUER aud=… claim:…=… for tokens of an issuer, # comments; clients must show one of them"),
-		&cli.BoolFlag{Name: "anonymous", Usage: "let clients in without a token", EnvVars: env("anonymous")},
-		span("grace", 30*time.Second, "how long requests may take to finish after SIGTERM"),
-		span("hold", time.Minute, "how long a dropped client's names stay its own"),
-		span("park", 10*time.Second, "how long a request waits for a client that is reconnecting"),
-		number("max-header-bytes", 64<<10, "of a request, then 431"),
-		number("max-uri-bytes", 16<<10, "of a request, then 414"),
-		span("header-timeout", 10*time.Second, "to send a request's header"),
-		span("idle-timeout", 2*time.Minute, "after which an idle visitor's connection is closed"),
-		number("max-sessions", 10_000, "clients connected at once, then 503"),
-		number("login-failures", 10, "wrong tokens of one address in a minute, and 140 times as many of all, then 429; counted apart, visitors' wrong passwords, too; 0: no limit"),
-		number("max-requests", 10_000, "concurrent requests of one session, then 503"),
-		str("memory-limit", "", "`SIZE` such as 512MiB, or share such as 50%, near which visitors and clients get 503; off: none (default: GOMEMLIMIT, or 80% of what the machine or container has)"),
-		str("log-format", "text", "text or json"),
-		str("log-level", "info", "debug, info, warn or error"),
+		str("listen", "127.0.0.1:8080", "`HOST:PORT` to listen on for visitors and clients; with TLS it serves plain HTTP, by default on :80"),
+		str("domain", "localhost", "make a client's NAME public as NAME.`DOMAIN`"),
+		&cli.BoolFlag{Name: "path-names", Usage: "make a client's NAME public as https://DOMAIN/NAME/, too, for domains without wildcard DNS; such names share one origin in browsers", EnvVars: env("path-names")},
+		str("public-url", "", "`URL` that visitors reach the server at when it sits behind another proxy: its scheme and port appear in the public URLs"),
+		str("trusted-proxies", "", "`CIDR,…` of the proxies whose X-Forwarded-* headers are trusted, and whose connections may begin with a PROXY protocol (version 2) header"),
+		str("tcp-ports", "", "TCP ports that clients may use, as `FIRST-LAST`, such as 20000-20999; they are on the host of --tls-listen if TLS is on, else of --listen (default: none)"),
+		str("udp-ports", "", "UDP ports that clients may use, as `FIRST-LAST`, on the same host as --tcp-ports, with which they may overlap (default: none)"),
+		span("udp-idle", 2*time.Minute, "drop a visitor of a UDP port who has sent and received no datagram for this `TIME`"),
+		number("udp-visitors", 1000, "`NUMBER` of visitors that one UDP port may have at a time; the longest idle one is dropped beyond that"),
+		str("token-file", "", "`FILE` with the tokens that clients must show one of: each line has a token, followed by what it may claim, or oidc=ISSUER aud=… claim:…=… for the tokens of an issuer; # begins a comment"),
+		&cli.BoolFlag{Name: "anonymous", Usage: "let clients connect without a token", EnvVars: env("anonymous")},
+		span("grace", 30*time.Second, "how long requests may take to finish at shutdown, after SIGTERM: a `TIME` such as 30s"),
+		span("hold", time.Minute, "how long the names of a client that lost its connection stay reserved for it: a `TIME`"),
+		span("park", 10*time.Second, "how long a request waits for a client that is reconnecting: a `TIME`"),
+		number("max-header-bytes", 64<<10, "`BYTES`: the maximum size of a request's header; larger ones get 431"),
+		number("max-uri-bytes", 16<<10, "`BYTES`: the maximum length of a request's URI; longer ones get 414"),
+		span("header-timeout", 10*time.Second, "`TIME` a visitor may take to send a request's header before the connection is closed"),
+		span("idle-timeout", 2*time.Minute, "close a visitor's connection that has been idle for this `TIME`"),
+		number("max-sessions", 10_000, "`NUMBER` of clients that may be connected at once; further ones get 503"),
+		number("login-failures", 10, "`NUMBER` of wrong tokens from one address in a minute, or 140 times as many from all addresses, after which attempts get 429; visitors' wrong passwords are counted the same way, but separately; 0 disables the limit"),
+		number("max-requests", 10_000, "`NUMBER` of requests that one client may have under way at once; further ones get 503"),
+		str("memory-limit", "", "`SIZE` such as 512MiB, or share such as 50%: visitors and clients get 503 when the server's memory comes near it; off disables the limit (default: GOMEMLIMIT, or 80% of what the machine or container has)"),
+		str("log-format", "text", "`FORMAT` of the log: text or json"),
+		str("log-level", "info", "`LEVEL` of the log: debug, info, warn or error"),
 	}, tlsFlags()...)
 }
 
@@ -263,7 +263,7 @@ func authenticator(c *cli.Context, log *slog.Logger) (auth.Authenticator, error)
 	if !c.Bool("anonymous") {
 		for _, l := range listens(c) {
 			if !loopback(l.value) {
-				return nil, fmt.Errorf("%s %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is meant", l.flag, l.value)
+				return nil, fmt.Errorf("%s %s is not a loopback address, and anybody could open tunnels: give --token-file FILE, or --anonymous if that is intended", l.flag, l.value)
 			}
 		}
 		log.Warn("no --token-file: every client is let in, from this machine only as the address is a loopback one")

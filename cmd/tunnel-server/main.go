@@ -155,7 +155,7 @@ func inUse(c *cli.Context, err error) error {
 	if secured(c) {
 		flag = "--listen or --tls-listen"
 	}
-	return fmt.Errorf("%w: another program has it: stop that, or choose another address with %s, which clients then need as --server", err, flag)
+	return fmt.Errorf("%w: another program uses it: stop that, or choose another address with %s, which clients then need as --server", err, flag)
 }
 
 // version is the module's, as the build recorded it.

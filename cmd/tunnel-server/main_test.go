@@ -188,7 +188,7 @@ func TestAddressInUse(t *testing.T) {
 	}
 	defer l.Close()
 	var stderr bytes.Buffer
-	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || !strings.Contains(stderr.String(), "another program has it: stop that, or choose another address with --listen, which clients then need as --server") {
+	if code := run(ctx, []string{"tunnel-server", "--listen", l.Addr().String()}, io.Discard, &stderr); code != exitRuntime || !strings.Contains(stderr.String(), "another program uses it: stop that, or choose another address with --listen, which clients then need as --server") {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }

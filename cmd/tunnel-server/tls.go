@@ -39,19 +39,19 @@ func tlsFlags() []cli.Flag {
 		return &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: env(name)}
 	}
 	return []cli.Flag{
-		str("tls-listen", ":443", "`HOST:PORT` for HTTPS and HTTP/3, where TLS is on: by --acme-… or --cert"),
-		str("acme-email", "", "order certificates, by default of Let's Encrypt, which writes to `ADDRESS` when something is wrong"),
-		str("acme-ca", "", "`URL` of another authority's directory"),
-		str("acme-ca-root", "", "`FILE` with the certificates to trust when talking to that authority"),
-		str("acme-dns", "", "order one wildcard for all names: `HOW` is self, where this server answers the DNS question itself, or exec:COMMAND"),
-		str("acme-dns-listen", ":53", "`HOST:PORT` where --acme-dns self answers, by UDP and TCP"),
+		str("tls-listen", ":443", "`HOST:PORT` to listen on for HTTPS and HTTP/3 if TLS is on, which --acme-… or --cert does"),
+		str("acme-email", "", "order certificates, by default from Let's Encrypt, which writes to `ADDRESS` if something is wrong"),
+		str("acme-ca", "", "order certificates from another authority: the `URL` of its ACME directory"),
+		str("acme-ca-root", "", "`FILE` with the certificates to trust when talking to the authority of --acme-ca"),
+		str("acme-dns", "", "order one wildcard certificate for all names, proven by DNS: `HOW` is self if this server answers the DNS challenge itself, or exec:COMMAND"),
+		str("acme-dns-listen", ":53", "`HOST:PORT` where --acme-dns self answers DNS over UDP and TCP"),
 		str("acme-storage", "", "`DIR` for certificates and keys (default: $STATE_DIRECTORY, /var/lib/tunnel-server for root, or tunnel-server in the user's data folder)"),
-		list("cert", "PEM `FILE` with a certificate and those that lead to its authority; may be repeated, each with its --key"),
-		list("key", "PEM `FILE` with the key of the --cert at the same place"),
-		str("client-ca", "", "`FILE` with authorities: who shows a certificate of theirs may attach an origin by PTTH, for the certificate's DNS names"),
-		str("allow-plain", "", "`NAME,…` that are served by http, too, not redirected to https; * for all"),
-		&cli.DurationFlag{Name: "hsts", Usage: "tell browsers to come by https only for so long, such as 4320h (default: nothing is said)", EnvVars: env("hsts")},
-		&cli.BoolFlag{Name: "no-http3", Usage: "leave HTTP/3 out", EnvVars: env("no-http3")},
+		list("cert", "PEM `FILE` with a certificate and its chain; may be repeated, each with its --key"),
+		list("key", "PEM `FILE` with the key of the --cert at the same position"),
+		str("client-ca", "", "PEM `FILE` with certificate authorities: whoever presents a certificate issued by one may attach an origin by PTTH, for the certificate's DNS names"),
+		str("allow-plain", "", "`NAME,…` to serve over plain HTTP, too, without a redirect to HTTPS; * for all"),
+		&cli.DurationFlag{Name: "hsts", DefaultText: "the header is not sent", Usage: "send Strict-Transport-Security with this max-age, a `TIME` such as 4320h", EnvVars: env("hsts")},
+		&cli.BoolFlag{Name: "no-http3", Usage: "disable HTTP/3", EnvVars: env("no-http3")},
 	}
 }
 
@@ -272,7 +272,7 @@ func authorities(flag, file string) (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--%s: there is no certificate in %s: it is to have those of the authority, as PEM", flag, file)
+		return nil, fmt.Errorf("--%s: there is no certificate in %s: it must have those of the authority, as PEM", flag, file)
 	}
 	return roots, nil
 }

@@ -139,7 +139,7 @@ func (i *issuer) fetch(ctx context.Context) (map[string]jose.JSONWebKey, error) 
 		return nil, err
 	}
 	if about.Issuer != i.url {
-		return nil, fmt.Errorf("it says that it is the issuer %q: write it like that in the token file, if it is meant", about.Issuer)
+		return nil, fmt.Errorf("it says that it is the issuer %q: write it like that in the token file, if that is intended", about.Issuer)
 	}
 	u, err := url.Parse(about.Keys)
 	if err != nil || !secure(u) || u.Scheme == "http" && strings.HasPrefix(i.url, "https:") {

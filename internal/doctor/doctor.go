@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"strings"
@@ -113,7 +112,7 @@ func (d *Doctor) visit() (*visit, error) {
 	case strings.Contains(server, "@"):
 		return nil, &tunnel.ConfigError{Err: errors.New("the server's URL has a user in it: write http://HOST[:PORT] or https://HOST[:PORT]")}
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return nil, &tunnel.ConfigError{Err: fmt.Errorf("server %q is not http://HOST[:PORT] or https://HOST[:PORT]", server)}
+		return nil, &tunnel.ConfigError{Err: transport.WrongServer(server)}
 	}
 	choose := d.Client.Proxy
 	if choose == nil {

@@ -72,7 +72,7 @@ const maxTries = 64
 // another name had comes when there is no other.
 func (p Ports) claim(owner, name string, wanted, last int, another func(port int) bool, bind func(port int) error) (int, error) {
 	if p.size() == 0 {
-		return 0, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server gives no such ports", Hint: "its operator opens some with --tcp-ports and --udp-ports"}
+		return 0, &protocol.Error{Code: protocol.KindUnsupported, Message: "this server offers no such ports", Hint: "its operator opens some with --tcp-ports and --udp-ports"}
 	}
 	if wanted != 0 {
 		if !p.has(wanted) {

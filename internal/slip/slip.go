@@ -68,6 +68,9 @@ func Explain(flags []cli.Flag, err error) string {
 	return text
 }
 
+// others are flags of other tunnels, and ours that do the same.
+var others = map[string]string{"subdomain": "name"}
+
 // Unknown is the flag, without dashes, that a text of [Explain] says there is not, and the one of
 // flags that may be meant; either is "" where there is none.
 func Unknown(flags []cli.Flag, text string) (given, meant string) {
@@ -75,5 +78,9 @@ func Unknown(flags []cli.Flag, text string) (given, meant string) {
 	if given == "" {
 		return "", ""
 	}
-	return given, Nearest(Names(flags), given)
+	names := Names(flags)
+	if ours := others[given]; slices.Contains(names, ours) {
+		return given, ours
+	}
+	return given, Nearest(names, given)
 }

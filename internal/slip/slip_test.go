@@ -58,6 +58,7 @@ func TestExplain(t *testing.T) {
 		{args: []string{"--grace"}, text: "flag needs an argument: --grace"},
 		{limit: "many", text: `could not parse "many" as int value from environment variable "SLIP_LIMIT" for flag limit: give a whole number`},
 		{args: []string{"-grcae", "1s"}, text: "flag provided but not defined: --grcae", given: "grcae", near: "grace"},
+		{args: []string{"--subdomain", "x"}, text: "flag provided but not defined: --subdomain", given: "subdomain", near: "name"},
 		{args: []string{"--zzzz"}, text: "flag provided but not defined: --zzzz", given: "zzzz"},
 	} {
 		t.Setenv("SLIP_LIMIT", test.limit)

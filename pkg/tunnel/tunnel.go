@@ -183,7 +183,7 @@ func (c *Client) dialer() (*transport.Dialer, error) {
 	case strings.Contains(server, "@"):
 		return nil, configError("the server's URL has a user in it: write http://HOST[:PORT] or https://HOST[:PORT]") // a password perhaps, so it is not shown
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return nil, configError("server %q is not http://HOST[:PORT] or https://HOST[:PORT]", server)
+		return nil, &ConfigError{Err: transport.WrongServer(server)}
 	case c.Token != "" && c.TokenSource != nil:
 		return nil, configError("Token and TokenSource exclude each other: leave one out")
 	case !httpguts.ValidHeaderFieldValue(c.Token):
