@@ -23,18 +23,15 @@ const loopbacks = "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0"
 // with the cause and the way out (S12).
 func TestRefusesToStart(t *testing.T) {
 	dir := t.TempDir()
-	empty := filepath.Join(dir, "empty")
-	if err := os.WriteFile(empty, []byte("# nothing\n\n"), 0o600); err != nil {
-		t.Fatal(err)
+	write := func(name, content string) (file string) {
+		file = filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
 	}
-	good := filepath.Join(dir, "good")
-	if err := os.WriteFile(good, []byte("a-good-token\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	rights := filepath.Join(dir, "rights")
-	if err := os.WriteFile(rights, []byte("a-good-token domain=app.example.org\nanother-token domains=app.example.org\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	empty, good := write("empty", "# nothing\n\n"), write("good", "a-good-token\n")
+	rights := write("rights", "a-good-token domain=app.example.org\nanother-token domains=app.example.org\n")
 	for name, test := range map[string]struct {
 		args string
 		want string // in the message
@@ -88,7 +85,8 @@ func TestRefusesToStart(t *testing.T) {
 		"memory":                {"--memory-limit lots", `--memory-limit "lots": give a size such as 512MiB`},
 		"too little memory":     {"--memory-limit 63MiB", "too little to serve with: give --memory-limit 64MiB at least, or off"},
 		"more than all memory":  {"--memory-limit 101%", "at most 100%"},
-		"log format":            {"--log-format xml --log-level loud", "text or json"},
+		"log format":            {"--log-format xml", "text or json"},
+		"log level":             {"--log-level loud", "debug, info"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

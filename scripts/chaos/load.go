@@ -67,7 +67,7 @@ func sources() []source {
 			return rig.Ask{Kind: rig.Post, Size: between(r, 0, 30_000), Unsized: r.IntN(2) == 0}
 		}},
 		// Those of which the app has all when a fault comes: none may be sent again (R5).
-		{name: "POST, slow app", rate: 4, way: kept, ask: func(r *rand.Rand) rig.Ask {
+		{name: "POST, slow app", rate: 12, way: kept, ask: func(r *rand.Rand) rig.Ask {
 			return rig.Ask{Kind: rig.Post, Size: between(r, 0, 2) * 1000, Think: time.Duration(300+r.IntN(1200)) * time.Millisecond}
 		}},
 		{name: "POST, HTTP/2", rate: 8, way: second, ask: small(rig.Post)},
