@@ -20,7 +20,9 @@ func TestAppIsDown(t *testing.T) {
 	ways := map[string]func(*net.TCPConn){
 		"504 app_timeout":      func(*net.TCPConn) { <-over },
 		"502 app_bad_response": func(c *net.TCPConn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.9\r\n") },
-		"200 ":                 func(c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup") },
+		"200 ": func(c *net.TCPConn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nup")
+		},
 	}
 	eachTransport(t, func(t *testing.T, transport string) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
